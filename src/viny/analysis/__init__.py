@@ -1,0 +1,1 @@
+"""From cells.csv to tables, figures, statistics and verdicts. Knows files, not torch."""

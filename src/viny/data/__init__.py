@@ -1,0 +1,1 @@
+"""Images: sources as published on disk, decoded stores, nested subsets."""

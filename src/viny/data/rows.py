@@ -1,0 +1,32 @@
+"""Rows of a store as tensors on the device that trains."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Share of a GPU's free memory that images may take; beyond it they stay in the file and are copied batch by batch.
+_RESIDENT_SHARE = 0.6
+
+
+class Rows:
+    """An array of images or masks, read by row number.
+
+    On CUDA the rows are copied to the device once if they fit, as uint8, so that a batch is one gather there; on the
+    CPU they stay in the memory-mapped file.
+
+    Args:
+        array: (N, ...) array, usually memory-mapped. count: how many of its first rows are used.
+    """
+
+    def __init__(self, array: np.ndarray, count: int, device: torch.device):
+        self.device = device
+        self._array = np.asarray(array)[:count]
+        self._resident: Tensor | None = None
+        if device.type == "cuda" and self._array.nbytes < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.tensor(self._array, device=device)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The rows (B,) as a tensor (B, ...) on the device."""
+        if self._resident is not None:
+            return self._resident[rows]
+        return torch.from_numpy(self._array[rows.cpu().numpy()]).to(self.device)

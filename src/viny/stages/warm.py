@@ -1,0 +1,233 @@
+"""Stages without their start-up: jobs are forked from one process that has torch and timm loaded already.
+
+    python -m viny.stages.warm finetune --store ... (the flags of `python -m viny.stages.finetune`)
+
+Importing takes seconds, which is most of what a small cell costs. The first job starts a server in the background; each
+job is a fork of it with the job's own files, environment and working directory. A job stays a process of its own:
+it fails alone, signals reach it, and it stops when the command that asked for it goes away. The server ends after a
+while without jobs. Wherever anything is in the way (no server, changed code), the stage runs in this process instead.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+STAGES = ("pretrain", "intermediate", "finetune", "geometry")
+IDLE_SECONDS = 30.0
+_START_SECONDS = 60.0
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_LENGTH = 8  # bytes of a message's length
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a stage as a fork of the server, or here if that cannot be; returns its exit code."""
+    if argv[:1] == ["--serve"]:
+        serve(Path(argv[1]))
+        return 0
+    if not argv or argv[0] not in STAGES:
+        print(f"usage: python -m viny.stages.warm {{{','.join(STAGES)}}} ...", file=sys.stderr)
+        return 2
+    connection = _connect()
+    code = _ask(connection, argv) if connection else None
+    return _run_here(argv) if code is None else code
+
+
+def _ask(connection: socket.socket, argv: Sequence[str]) -> int | None:
+    """Have the server run a stage and wait for it; None if it never started."""
+    request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
+    with connection, contextlib.suppress(OSError):
+        before = {number: signal.getsignal(number) for number in _FORWARDED}
+        for number in _FORWARDED:
+            signal.signal(number, lambda signum, _: connection.send(bytes([signum])))
+        try:
+            socket.send_fds(connection, [len(request).to_bytes(_LENGTH)], [0, 1, 2])
+            connection.sendall(request)
+            if connection.recv(1) == b"+":
+                answer = connection.recv(1)
+                if answer:
+                    return answer[0]
+                print("viny: error: the job died without a word (killed, or out of memory?)", file=sys.stderr)
+                return 1
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return None
+
+
+def _run_here(argv: Sequence[str]) -> int:
+    sys.argv = [f"viny.stages.{argv[0]}", *argv[1:]]
+    runpy.run_module(f"viny.stages.{argv[0]}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _connect() -> socket.socket | None:
+    """A connection to the server, started if need be; None if there can be none."""
+    try:
+        path = _address()
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several jobs that start at once, one starts the server
+            connection = _try(path)
+            if connection:
+                return connection
+            with path.with_suffix(".log").open("w") as log:
+                server = subprocess.Popen(
+                    [sys.executable, "-m", "viny.stages.warm", "--serve", str(path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            give_up = time.monotonic() + _START_SECONDS
+            while time.monotonic() < give_up and server.poll() is None:
+                connection = _try(path)
+                if connection:
+                    return connection
+                time.sleep(0.05)
+    except OSError:
+        pass
+    return None
+
+
+def _try(path: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(path))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _address() -> Path:
+    """Socket of the server for this user, Python and checkout, in a folder that nobody else can enter."""
+    folder = Path(tempfile.gettempdir(), f"viny-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    owner = folder.lstat()
+    if owner.st_uid != os.getuid() or owner.st_mode & 0o077 or folder.is_symlink():
+        raise PermissionError(folder)
+    identity = "\n".join([sys.executable, str(Path(__file__).resolve()), os.environ.get("CUDA_VISIBLE_DEVICES", "")])
+    return folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sock"
+
+
+def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
+    """Load what the stages need, then fork a job for each request until none has come for a while."""
+    loaded = time.time()
+    import torch._dynamo  # noqa: F401, every optimizer imports it
+
+    import viny.stages.finetune
+    import viny.stages.geometry
+    import viny.stages.intermediate
+    import viny.stages.pretrain  # noqa: F401
+
+    path.unlink(missing_ok=True)
+    jobs: set[int] = set()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(64)
+        server.settimeout(1.0)
+        last = time.monotonic()
+        while not _code_changed(loaded) and time.monotonic() - last < idle_seconds:
+            jobs = {pid for pid in jobs if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+            if jobs:
+                last = time.monotonic()
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            last = time.monotonic()
+            if _code_changed(loaded):
+                connection.close()
+                break
+            pid = os.fork()
+            if pid == 0:
+                server.close()
+                os._exit(_job(connection))
+            jobs.add(pid)
+            connection.close()
+        path.unlink(missing_ok=True)
+    for pid in jobs:
+        os.waitpid(pid, 0)
+
+
+def _job(connection: socket.socket) -> int:
+    """The forked process: become the asked-for command, answer with its exit code."""
+    os.setsid()
+    connection.settimeout(None)
+    first, files, _, _ = socket.recv_fds(connection, _LENGTH, 3)
+    size, message = int.from_bytes(first), b""
+    while len(message) < size:
+        message += connection.recv(size - len(message))
+    request = json.loads(message)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    connection.send(b"+")
+    threading.Thread(target=_listen, args=(connection,), daemon=True).start()
+    stage, *argv = request["argv"]
+    sys.argv = [f"viny.stages.{stage}", *argv]
+    from viny.stages import run
+
+    run.STARTED = time.perf_counter()
+    code = 1
+    with _exit_code() as exited:
+        code = sys.modules[f"viny.stages.{stage}"].main(argv)
+    code = exited[0] if exited else code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        connection.send(bytes([code & 0xFF]))
+    return code & 0xFF
+
+
+@contextlib.contextmanager
+def _exit_code() -> Iterator[list[int]]:
+    """Turn what ends a program (SystemExit, a traceback) into an exit code."""
+    exited: list[int] = []
+    try:
+        yield exited
+    except SystemExit as end:
+        exited.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        exited.append(1)
+
+
+def _listen(connection: socket.socket) -> None:
+    """Pass signals on to this process; stop it when the command that asked for it is gone."""
+    while True:
+        number = b""
+        with contextlib.suppress(OSError):  # a connection that broke is one that ended
+            number = connection.recv(1)
+        signal.pthread_kill(threading.main_thread().ident, number[0] if number else signal.SIGTERM)
+        if not number:
+            return
+
+
+def _code_changed(since: float) -> bool:
+    """Whether a module of viny has been edited since it was loaded."""
+    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name.startswith("viny")]
+    for file in filter(None, files):
+        try:
+            if Path(file).stat().st_mtime > since:
+                return True
+        except OSError:
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

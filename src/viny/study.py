@@ -1,0 +1,315 @@
+"""A study: its cells, the encoders that they share, and the name of every file. Knows nothing of torch.
+
+Paths say what they hold, one `key=value` per folder (Snakemake's wildcards match the values):
+
+    <results>/<study>/pretrain/pretrain=45000/seed=1/
+    <results>/<study>/intermediate/pretrain=45000/intermediate=cls_intel/seed=1/
+    <results>/<study>/finetune/pretrain=45000/intermediate=cls_intel/downstream=250/seed=1/
+    <results>/<study>/geometry/pretrain=45000/intermediate=cls_intel/seed=1/
+    <stores>/imagenet/160px-order0/first=46000.json
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from viny import settings
+from viny.provenance import code_fingerprint, fingerprint
+
+SHARED = "shared"
+NONE = "none"
+PETS_TASKS = ("cls_pets", "spatial_pets")
+ALL = "all"
+PROCEDURAL = Path("resources/procedural")
+
+STAGES = ("pretrain", "intermediate", "finetune", "geometry")
+OUTPUTS = {
+    "pretrain": ("encoder.safetensors", "metrics.json", "history.jsonl", "examples.npz"),
+    "intermediate": ("encoder.safetensors", "metrics.json", "history.jsonl"),
+    "finetune": ("model.safetensors", "metrics.json", "history.jsonl", "examples.npz"),
+    "geometry": ("metrics.json", "similarity.npz"),
+}
+# The axes that name a stage's runs, in the order of their folders.
+AXES = {
+    "pretrain": ("pretrain", "seed"),
+    "intermediate": ("pretrain", "intermediate", "seed"),
+    "finetune": ("pretrain", "intermediate", "downstream", "seed"),
+    "geometry": ("pretrain", "intermediate", "seed"),
+}
+# Where each data set lies below its root once generated: the layouts of the published archives.
+PROCEDURAL_LAYOUT = {"imagenet": "imagenet/train", "intel": "intel", "pets": "oxford-iiit-pet"}
+
+
+class Cell(NamedTuple):
+    """One point of the grid: `intermediate` is `none` or a task, `pretrain` 0 means random initialization."""
+
+    pretrain: int
+    intermediate: str
+    downstream: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one stage.
+
+    Attributes:
+        kind: `pretrain`, `intermediate cls_intel`, `finetune`, `geometry`: runs of a kind share code and settings.
+        folder: where its results are.
+        coordinates: its place in the grid, by axis; the seed of a shared encoder is `shared`.
+    """
+
+    kind: str
+    folder: Path
+    coordinates: dict[str, Any] = field(hash=False)
+
+    @property
+    def stage(self) -> str:
+        """One of STAGES."""
+        return self.kind.split()[0]
+
+    @property
+    def metrics(self) -> Path:
+        """Its metrics.json."""
+        return self.folder / "metrics.json"
+
+
+class Store(NamedTuple):
+    """A part of a data set as decoded once for all studies.
+
+    Attributes:
+        dataset: `imagenet`, `intel-train`, `intel-test` or `pets`.
+        pixels: side of the stored images.
+        count: number of images from the first on, None for all.
+    """
+
+    dataset: str
+    pixels: int
+    count: int | None
+
+    @property
+    def part(self) -> str:
+        """`first=1128` or `all`, the name of the manifest."""
+        return ALL if self.count is None else f"first={self.count}"
+
+
+def enumerate_cells(grid: Mapping[str, Any]) -> Iterator[Cell]:
+    """The cells of a `grid` section in a stable order: the product of the axes without what `exclude` names."""
+    excluded = [exclusion(entry) for entry in grid["exclude"]]
+    for cell in itertools.product(grid["pretrain"], grid["intermediate"], grid["downstream"], grid["seeds"]):
+        if not any(all(cell[axis] in values for axis, values in entry) for entry in excluded):
+            yield Cell(*cell)
+
+
+def exclusion(entry: Mapping[str, Any]) -> list[tuple[int, frozenset]]:
+    """An entry of `exclude` as pairs of a position in Cell and the values excluded there."""
+    return [
+        (Cell._fields.index(key), frozenset(value if isinstance(value, list) else [value]))
+        for key, value in entry.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as declared by a complete, valid config (see `viny.config.load`)."""
+
+    config: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Study":
+        """The study that a config declares, whether defaults are filled in or not; raises VinyError."""
+        from viny.config import load
+
+        return cls(load(config))
+
+    @classmethod
+    def from_declaration(cls, declaration: Mapping[str, Any]) -> "Study":
+        """A study that knows its jobs and names, but not how they train; see `declaration`."""
+        from viny.config import complete
+
+        return cls(complete(declaration))
+
+    # Names
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.config["study"]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of all its results."""
+        return Path(self.config["results"], self.name)
+
+    @property
+    def logs(self) -> Path:
+        """Folder of its logs."""
+        return Path("logs", self.name)
+
+    @property
+    def state(self) -> Path:
+        """Folder of the state of running jobs; no declared output, since Snakemake deletes those of a broken job."""
+        return self.folder / ".state"
+
+    def place(self, stage: str, **coordinates: Any) -> Path:
+        """`pretrain=256/seed=1`: the part of a path that says which run of a stage it is."""
+        return Path(*(f"{axis}={coordinates[axis]}" for axis in AXES[stage]))
+
+    def run_folder(self, stage: str, **coordinates: Any) -> Path:
+        """Folder of one run's results; coordinates may be wildcards such as `{pretrain}`."""
+        return self.folder / stage / self.place(stage, **coordinates)
+
+    def pretrain_seed(self, seed: int | str) -> int | str:
+        """The seed in the path of the pre-trained encoder that runs with `seed` start from."""
+        return SHARED if self.config["grid"]["share_encoder"] else seed
+
+    def encoder(self, pretrain: int | str, intermediate: str, seed: int | str) -> Path | None:
+        """The encoder file that a cell starts from; None for random initialization."""
+        if intermediate != NONE:
+            folder = self.run_folder("intermediate", pretrain=pretrain, intermediate=intermediate, seed=seed)
+        elif int(pretrain) > 0:
+            folder = self.run_folder("pretrain", pretrain=pretrain, seed=self.pretrain_seed(seed))
+        else:
+            return None
+        return folder / "encoder.safetensors"
+
+    # Jobs
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, in the order of the config."""
+        return tuple(enumerate_cells(self.config["grid"]))
+
+    def jobs(self, *stages: str) -> list[Job]:
+        """All runs that the cells need, encoders first, each once; `stages` selects, default all."""
+        return [job for stage in stages or STAGES for job in self._jobs[stage]]
+
+    @cached_property
+    def _jobs(self) -> dict[str, list[Job]]:
+        encoders = dict.fromkeys((cell.pretrain, cell.intermediate, cell.seed) for cell in self.cells)
+        pretrained = dict.fromkeys((size, self.pretrain_seed(seed)) for size, _, seed in encoders if size > 0)
+        tuned = [encoder for encoder in encoders if encoder[1] != NONE]
+        measured = {}
+        if self.config["geometry"]["enabled"]:
+            measured = dict.fromkeys(tuned) | {(size, NONE, seed): None for size, seed in pretrained}
+        found = {"pretrain": pretrained, "intermediate": tuned, "finetune": self.cells, "geometry": measured}
+        return {stage: [self._job(stage, place) for place in places] for stage, places in found.items()}
+
+    def _job(self, stage: str, place: tuple) -> Job:
+        coordinates = dict(zip(AXES[stage], place, strict=True))
+        kind = f"intermediate {coordinates['intermediate']}" if stage == "intermediate" else stage
+        return Job(kind, self.run_folder(stage, **coordinates), coordinates)
+
+    @property
+    def declaration(self) -> dict[str, Any]:
+        """The part of the config that says which jobs there are and where: what the analysis of results depends on."""
+        return {key: self.config[key] for key in ("study", "results", "grid")} | {
+            "geometry": {"enabled": self.config["geometry"]["enabled"]}
+        }
+
+    # Settings
+
+    def flags(self, stage: str, task: str | None = None) -> str:
+        """All settings of a stage (of an intermediate task) as command-line flags."""
+        section = f"intermediate.{task}" if task else stage
+        parts = [settings.to_flags(self.config["model"], "model"), settings.to_flags(self.section(section), section)]
+        if task in PETS_TASKS or stage == "geometry":  # they must keep away from the test images
+            parts.append(f"--test-images {self.config['finetune']['test_images']}")
+        parts.append(settings.to_flags(self.config, "seeding"))
+        return " ".join(parts)
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section by its dotted name."""
+        found = self.config
+        for part in name.split("."):
+            found = found[part]
+        return found
+
+    # Images
+
+    def pretrain_store(self, pretrain: int) -> Store:
+        """Held-out images, then those of the pre-training set."""
+        count = self.config["pretrain"]["heldout_images"] + int(pretrain)
+        return Store("imagenet", self.config["data"]["store_pixels"], count)
+
+    def task_stores(self, task: str) -> dict[str, Store]:
+        """The images of an intermediate task: `train`, and `test` where they come in a store of their own."""
+        pixels, images = self.config["model"]["image_size"], self.config["intermediate"][task]["images"]
+        if task in PETS_TASKS:
+            count = None if images is None else self.config["finetune"]["test_images"] + images
+            return {"train": Store("pets", pixels, count)}
+        return {"train": Store("intel-train", pixels, images), "test": Store("intel-test", pixels, None)}
+
+    def finetune_store(self, downstream: int) -> Store:
+        """Test images, then those of the training set."""
+        count = self.config["finetune"]["test_images"] + int(downstream)
+        return Store("pets", self.config["model"]["image_size"], count)
+
+    def geometry_store(self) -> Store:
+        """Test images, then training images of the probe."""
+        count = self.config["finetune"]["test_images"] + self.config["geometry"]["images"]
+        return Store("pets", self.config["model"]["image_size"], count)
+
+    def stores(self) -> list[Store]:
+        """All parts of data sets that the study needs, each once."""
+        needed: dict[Store, None] = {}
+        for job in self.jobs():
+            match job.stage:
+                case "pretrain":
+                    needed[self.pretrain_store(job.coordinates["pretrain"])] = None
+                case "intermediate":
+                    needed |= dict.fromkeys(self.task_stores(job.coordinates["intermediate"]).values())
+                case "finetune":
+                    needed[self.finetune_store(job.coordinates["downstream"])] = None
+                case "geometry":
+                    needed[self.geometry_store()] = None
+        return list(needed)
+
+    def manifest(self, store: Store) -> Path:
+        """The file that says the images of `store` are there, whole and checked."""
+        return self.store_folder(store.dataset, store.pixels) / f"{store.part}.json"
+
+    def store_folder(self, dataset: str, pixels: int) -> Path:
+        """Folder of a store; generated images have stores of their own, one for each recipe."""
+        origin = source_name(dataset)
+        if self.procedural:
+            dataset = f"procedural-{self.recipe(origin)}-{dataset}"
+        return Path(self.config["stores"], dataset, f"{pixels}px-order{self.config['data']['order_seed']}")
+
+    def source(self, dataset: str) -> Path:
+        """The images of a data set as published: a folder or an archive."""
+        origin = source_name(dataset)
+        if self.procedural:
+            return PROCEDURAL / self.recipe(origin) / PROCEDURAL_LAYOUT[origin]
+        data = self.config["data"]
+        return Path(data["root"], data[origin]).expanduser()
+
+    @property
+    def procedural(self) -> Mapping[str, Any] | None:
+        """Numbers of images to generate, by data set, or None for real images."""
+        return self.config["data"]["procedural"]
+
+    def procedural_marker(self, dataset: str) -> Path:
+        """The file that says a data set has been generated."""
+        origin = source_name(dataset)
+        return PROCEDURAL / self.recipe(origin) / f"{origin}.json"
+
+    def recipe(self, origin: str) -> str:
+        """8 hexadecimal digits for all that decides the generated images of a data set, its code included."""
+        return self._recipes[origin]
+
+    @cached_property
+    def _recipes(self) -> dict[str, str]:
+        recipe, code = self.procedural, code_fingerprint("viny.data.procedural")
+        return {
+            origin: fingerprint([origin, recipe[origin], recipe["pixels"], recipe["seed"], code])[:8]
+            for origin in PROCEDURAL_LAYOUT
+        }
+
+
+def source_name(dataset: str) -> str:
+    """The data set that a store belongs to: `intel-test` -> `intel`."""
+    return dataset.split("-")[0]

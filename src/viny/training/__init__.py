@@ -1,0 +1,1 @@
+"""Training: one loop, optimizer and schedule, exact resume."""

@@ -1,0 +1,51 @@
+"""The device a run computes on and how: threads, precision of matrix products, autocast, peak memory."""
+
+import contextlib
+import resource
+from pathlib import Path
+
+import torch
+
+from viny.errors import VinyError
+
+
+def select_device(name: str, threads: int, matmul_precision: str) -> torch.device:
+    """Set up torch for this process and return the device to train on.
+
+    Args:
+        name: `auto` (CUDA if there is one), `cpu` or `cuda`.
+        threads: CPU threads of the arithmetic; part of a run's identity, since sums depend on it.
+        matmul_precision: `torch.set_float32_matmul_precision`; `medium` lets CPUs use oneDNN's faster float32.
+
+    Raises:
+        VinyError: CUDA is asked for and there is none.
+    """
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(matmul_precision)
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise VinyError("compute.device is cuda, but torch finds no CUDA device; set it to auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's or accelerator's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as info:
+        for line in info:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return "cpu"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Context in which matrix products run in bfloat16 if `precision` is `bf16`; parameters stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest memory in use so far, MiB: of the device on CUDA, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

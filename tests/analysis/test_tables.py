@@ -1,0 +1,126 @@
+"""Tables: the paper's numbers exactly, a study's own, and cells that are missing."""
+
+import math
+
+import pandas as pd
+import pytest
+from invented import declaration, fill
+
+from viny.analysis import collect, published, tables
+from viny.analysis.beside import beside_table
+from viny.analysis.files import read_cells
+from viny.analysis.texttable import TextTable, number, plus_minus
+from viny.study import Study
+
+
+def cells_of(study):
+    collect.write(study, study.folder, "dataset")
+    return read_cells(study.folder / "cells.csv")
+
+
+def test_published_tables_are_the_papers_numbers():
+    made = tables.score_tables(published.published_cells())
+    assert made["table1_from_scratch"].rows[0] == ["250", "70.33 ± 0.89", "43.73 ± 1.02"]
+    assert made["tableA2_pretrained"].rows[-1] == ["", "6,000", "87.93 ± 0.04", "68.76 ± 0.13"]
+    assert made["tableA3_intermediate"].rows[6] == ["", "100,000", "250", "75.72 ± 0.49", "50.20 ± 0.29"]
+    assert [len(table.rows) for table in made.values()] == [6, 18, 18]
+    source = published._data("published_results.csv")
+    for name, table in zip(("1", "A2", "A3"), made.values(), strict=True):
+        expected = source[source["table"].astype(str) == name]
+        for column, theirs in {
+            "miou_percent": "miou_percent",
+            "miou_se": "miou_pm",
+            "accuracy_se": "accuracy_pm",
+        }.items():
+            assert table.frame[column].tolist() == expected[theirs].tolist()
+
+
+def test_published_geometry_and_settings():
+    geometry = tables.geometry_table(published.published_geometry())
+    assert geometry.rows[0] == ["Pre-trained only", "200,000", "0.10", "0.02", "–", "79.5"]
+    assert geometry.rows[3] == ["Spatial-Pets", "200,000", "0.32", "0.06", "–", "93.3"]
+    settings = tables.settings_table(published.published_settings())
+    assert settings.rows[2] == ["Fine-tuning", "100", "64", "AdamW", "0.002", "0.0001", "0.5", "70, 90, 95"]
+
+
+def test_means_and_standard_errors_over_seeds(toy):
+    table = tables.score_tables(cells_of(toy))["table1_from_scratch"]
+    # Seeds differ by 0.4 points in equal steps: sd 0.4, standard error 0.4 / sqrt 3 = 0.2309.
+    assert table.rows == [["32", "60.00 ± 0.23", "40.00 ± 0.23"], ["128", "64.00 ± 0.23", "44.00 ± 0.23"]]
+    assert table.frame["miou_se"].tolist() == pytest.approx([0.4 / math.sqrt(3)] * 2)
+    assert table.note == "Mean ± standard error over 3 runs per cell."
+
+
+def test_missing_cells_and_missing_runs_are_shown(toy):
+    gone = [job for job in toy.jobs("finetune") if job.coordinates["pretrain"] == 0]
+    for job in gone:
+        at = job.coordinates
+        if at["intermediate"] == "none" and (at["downstream"] == 32 or at["seed"] == 3):
+            job.metrics.unlink()
+    table = tables.score_tables(cells_of(toy))["table1_from_scratch"]
+    assert table.rows[0] == ["32", "–", "–"]
+    assert table.rows[1] == ["128", "63.80 ± 0.20 (2 of 3)", "43.80 ± 0.20 (2 of 3)"]
+    assert "no result yet (1 of 2 cells)" in table.note
+    assert "(1 cells)" in table.note
+    assert "| 32 | – | – |" in table.markdown()
+    assert r"32 & -- & -- \\" in table.latex()
+
+
+def test_one_seed_has_no_error_and_several_tasks_are_grouped(tmp_path):
+    grid = {"intermediate": ["spatial_pets", "none", "cls_intel"], "seeds": [1], "pretrain": [256]}
+    study = Study.from_config(declaration(tmp_path, **grid))
+    fill(study)
+    made = tables.score_tables(cells_of(study))
+    assert made["table1_from_scratch"].rows == []
+    assert made["table1_from_scratch"].note == "The study declares no such cell."
+    assert made["tableA2_pretrained"].rows[0] == ["256", "32", "61.92", "41.92"]
+    assert [row[0] for row in made["tableA3_intermediate"].rows] == ["CLS-Intel", "", "Spatial-Pets", ""]
+
+
+def test_files_in_all_forms(toy, tmp_path):
+    collect.write(toy, toy.folder, "dataset")
+    arguments = [
+        f"--{name}={toy.folder / file}"
+        for name, file in {"cells": "cells.csv", "settings": "settings.json", "geometry": "geometry.csv"}.items()
+    ]
+    assert tables.main([*arguments, f"--output={tmp_path}"]) == 0
+    assert len(list(tmp_path.glob("*.csv"))) == len(list(tmp_path.glob("*.tex"))) == 5
+    frame = pd.read_csv(tmp_path / "tableA2_pretrained.csv")
+    assert frame[["pretrain", "downstream", "n", "declared"]].values.tolist()[0] == [256, 32, 3, 3]
+    latex = (tmp_path / "tableA1_settings.tex").read_text()
+    assert r"\toprule" in latex
+    assert "Intermediate (CLS-Intel) & 2 & AdamW" in latex
+    html = (tmp_path / "tableA3_intermediate.html").read_text()
+    assert "<td class='l'>CLS-Intel</td>" in html
+
+
+def test_beside_the_paper():
+    ours = published.published_cells()
+    ours["miou_percent"] += 1.0
+    extra = ours.iloc[:1].assign(downstream=300)
+    table = beside_table(published.beside_paper(pd.concat([ours, extra])))
+    assert len(table.rows) == 42
+    assert table.rows[0][7:] == ["43.73 ± 1.02", "44.73 ± 1.02", "+1.00 ± 1.44", "+0.7"]
+    assert "1 cells of the study are not in the paper" in table.note
+    assert "nothing to put beside it" in beside_table(published.beside_paper(extra)).note
+
+
+def test_special_characters_survive_each_form():
+    table = TextTable("", "50 % of a_b | c", ["a|b"], [["1 ± 2"]], pd.DataFrame({"a": [1]}), "x < y", left=0)
+    assert "1 ± 2" in table.markdown()
+    assert r"| a\|b |" in table.markdown()
+    assert r"50 \% of a\_b | c" in table.latex()
+    assert "x &lt; y" in table.html()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.005, "1.00"), (-0.001, "0.00"), (math.nan, "–"), (None, "–"), (65.07, "65.07")]
+)
+def test_numbers(value, text):
+    assert number(value) == text
+
+
+def test_plus_minus():
+    assert plus_minus(1.234, 0.056, signed=True) == "+1.23 ± 0.06"
+    assert plus_minus(1.234, math.nan) == "1.23"
+    assert plus_minus(math.nan, 0.1) == "–"

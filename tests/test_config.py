@@ -1,0 +1,249 @@
+"""The config: closed, complete, checked as a whole, and clear about what is wrong."""
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from viny import config, settings, settings_table
+from viny.errors import VinyError
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
+
+
+def message(given):
+    with pytest.raises(VinyError) as error:
+        config.load(given)
+    return str(error.value)
+
+
+def sections(spec, path=()):
+    """All objects of a schema with their paths."""
+    if isinstance(spec, dict):
+        if "properties" in spec and spec.get("type") in ("object", ["object", "null"]):
+            yield path, spec
+        for key, part in spec.items():
+            yield from sections(part, (*path, key))
+
+
+# The schema
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(settings.schema())
+
+
+def test_every_section_is_closed():
+    found = list(sections(settings.schema()))
+    assert len(found) >= 13
+    assert [path for path, spec in found if spec.get("additionalProperties") is not False] == []
+
+
+def test_every_setting_has_description_and_default():
+    for path, spec in sections(settings.schema()):
+        if "items" in path:  # an entry of a list has no default
+            continue
+        for key, part in spec["properties"].items():
+            assert part.get("description"), (*path, key)
+            assert "default" in part or "properties" in part, (*path, key)
+
+
+def test_the_defaults_are_valid_and_survive_loading():
+    complete = config.load({})
+    assert config.load(complete) == complete
+    assert complete["pretrain"] == settings.defaults("pretrain")
+
+
+def test_the_defaults_are_table_a1():
+    complete = config.load({})
+    keys = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "gamma", "milestones")
+    assert [[section[key] for key in keys] for section in (complete["pretrain"], complete["finetune"])] == [
+        [100, 64, "adamw", 1e-4, 0.05, 0.1, [50, 85]],
+        [100, 64, "adamw", 2e-3, 1e-4, 0.5, [70, 90, 95]],
+    ]
+    intermediate = complete["intermediate"]["cls_intel"]
+    assert [intermediate[key] for key in keys] == [200, 64, "adamw", 8e-4, 0, 0.1, [180, 190]]
+
+
+def test_loading_leaves_what_it_was_given_alone():
+    given = {"grid": {"seeds": [5]}}
+    config.load(given)["grid"]["seeds"].append(6)
+    assert given == {"grid": {"seeds": [5]}}
+
+
+def test_numbers_have_one_type_however_they_are_written():
+    one = config.load({"finetune": {"weight_decay": 0, "epochs": 100.0}})
+    other = config.load({"finetune": {"weight_decay": 0.0, "epochs": 100}})
+    assert repr(one) == repr(other)
+
+
+def test_generated_images_are_completed_once_they_are_asked_for():
+    small = {"grid": {"pretrain": [0], "downstream": [8]}, "finetune": {"test_images": 8}}
+    assert config.load(small)["data"]["procedural"] is None
+    made = config.load({**small, "data": {"procedural": {"pets": 40}}})["data"]["procedural"]
+    assert made == {"imagenet": 1200, "intel": 720, "pets": 40, "pixels": 48, "seed": 0}
+
+
+# Files
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *STUDIES], ids=lambda path: path.stem)
+def test_the_studies_that_come_along_are_valid_and_name_no_machine(path):
+    complete = config.load(path)
+    assert not Path(complete["data"]["root"]).is_absolute()
+    assert complete["study"] == ("demo" if path.stem == "config" else path.stem)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path):
+    path = tmp_path / "study.yaml"
+    assert message(path) == f"there is no config file {path}"
+    path.write_text("grid: [")
+    assert message(path).startswith(f"{path} is not valid YAML")
+    path.write_text("just words")
+    assert "not settings of the form" in message(path)
+    path.write_text("")
+    assert config.load(path) == config.load({})
+
+
+# Messages: setting, value, what is allowed
+
+MISTAKES = {
+    "typo": ({"finetune": {"epohcs": 3}}, "finetune.epohcs: unknown key (did you mean `epochs`?); known here: epochs,"),
+    "wrong place": ({"mask_ratio": 0.5}, "mask_ratio: unknown key (a key of `pretrain`); known here: study,"),
+    "key is no text": ({1: 2}, "1: unknown key"),
+    "exponent without point": (
+        {"finetune": {"learning_rate": yaml.safe_load("1e-3")}},
+        "finetune.learning_rate: '1e-3' is not a number; YAML reads `1e-3` as text, write `1.0e-3`",
+    ),
+    "exponent without sign": (
+        {"finetune": {"learning_rate": yaml.safe_load("1.5e3")}},
+        "finetune.learning_rate: '1.5e3' is not a number; YAML reads `1.5e3` as text, write `1.5e+3`",
+    ),
+    "quoted number": ({"grid": {"seeds": ["1"]}}, "grid.seeds[0]: '1' is not a whole number; write it without quotes"),
+    "no becomes false": (
+        {"grid": {"intermediate": yaml.safe_load("[no]")}},
+        "grid.intermediate[0]: False is not one of none, cls_intel, cls_pets, spatial_pets",
+    ),
+    "unknown task": (
+        {"grid": {"intermediate": ["cls_intell"]}},
+        "grid.intermediate[0]: 'cls_intell' is not one of none, cls_intel, cls_pets, spatial_pets (did you mean "
+        "`cls_intel`?)",
+    ),
+    "twice": ({"grid": {"downstream": [250, 250]}}, "grid.downstream: [250, 250] names 250 more than once"),
+    "empty axis": ({"grid": {"seeds": []}}, "grid.seeds: [] has length 0, at least 1 is allowed"),
+    "negative seed": ({"grid": {"seeds": [-1]}}, "grid.seeds[0]: -1 is too small, at least 0 is allowed"),
+    "empty section": ({"grid": None}, "grid: None is not a section with keys"),
+    "fraction": ({"finetune": {"epochs": 1.5}}, "finetune.epochs: 1.5 is not a whole number"),
+    "truth as number": ({"compute": {"threads": True}}, "compute.threads: True is not a whole number"),
+    "too large": ({"pretrain": {"mask_ratio": 1.5}}, "pretrain.mask_ratio: 1.5 is too large, at most 1 is allowed"),
+    "not finite": ({"pretrain": {"gamma": float("nan")}}, "pretrain.gamma: nan is not a finite number"),
+    "study is no folder name": ({"study": "../up"}, "study: '../up' holds a character that is not allowed"),
+    "results with a space": ({"results": "my results"}, "results: 'my results' holds a character that is not allowed"),
+    "patches do not fit": (
+        {"model": {"image_size": 100}},
+        "model.image_size: 100 is not a multiple of model.patch_size, 16",
+    ),
+    "nothing masked": ({"pretrain": {"mask_ratio": 0.001}}, "pretrain.mask_ratio: 0.001 masks none of the 64 patches"),
+    "stored too small": ({"data": {"store_pixels": 64}}, "data.store_pixels: 64 is smaller than model.image_size, 128"),
+    "range upside down": (
+        {"pretrain": {"crop_scale": [1, 0.5]}},
+        "pretrain.crop_scale: [1.0, 0.5] begins with the larger value",
+    ),
+    "milestone too late": (
+        {"finetune": {"epochs": 90}},
+        "finetune.milestones: [70, 90, 95] reaches beyond finetune.epochs, 90; each must be less than that",
+    ),
+    "milestones fall": (
+        {"intermediate": {"cls_pets": {"milestones": [9, 3]}}},
+        "intermediate.cls_pets.milestones: [9, 3] does not increase",
+    ),
+    "more pets than there are": (
+        {"grid": {"downstream": [250, 7000]}},
+        "grid.downstream: 7,000 images and finetune.test_images, 1,000, are more than the 7,349 that exist "
+        "(Oxford-IIIT Pet); at most 6,349 fit",
+    ),
+    "more photographs than there are": ({"grid": {"pretrain": [1281167]}}, "grid.pretrain: 1,281,167 images and"),
+    "more than are generated": (
+        {"grid": {"pretrain": [0], "downstream": [200]}, "data": {"procedural": {"pets": 300}}},
+        "grid.downstream: 200 images and finetune.test_images, 1,000, are more than the 300 that are generated "
+        "(data.procedural.pets); none fits",
+    ),
+    "breeds from too few": (
+        {"grid": {"intermediate": ["cls_pets"]}, "intermediate": {"cls_pets": {"images": 7000}}},
+        "intermediate.cls_pets.images: 7,000 images and",
+    ),
+    "geometry of too many": (
+        {"geometry": {"enabled": True, "images": 7000}},
+        "geometry.images: 7,000 images and finetune.test_images",
+    ),
+    "geometry of nothing": (
+        {"grid": {"pretrain": [0], "intermediate": ["none"]}, "geometry": {"enabled": True}},
+        "geometry.enabled: true measures encoders, but the grid trains none",
+    ),
+    "excluded in vain": (
+        {"grid": {"exclude": [{"seed": [1]}, {"seed": 9}]}},
+        "grid.exclude[1]: {'seed': 9} matches no cell of the grid, which has pretrain 0, 45000,",
+    ),
+    "excluded by a word that is no axis": (
+        {"grid": {"exclude": [{"seeds": 1}]}},
+        "grid.exclude[0].seeds: unknown key (did you mean `seed`?)",
+    ),
+    "all excluded": ({"grid": {"exclude": [{"seed": [1, 2, 3]}]}}, "leaves no cell of 144"),
+    "tested on what was trained": (
+        {"finetune": {"test_set": "moving"}, "grid": {"intermediate": ["none", "spatial_pets"]}},
+        "finetune.test_set: moving goes with the tasks none and cls_intel only; spatial_pets",
+    ),
+    "download of generated images": (
+        {"grid": {"pretrain": [0], "downstream": [8]}, "finetune": {"test_images": 8},
+         "data": {"download": True, "procedural": {}}},
+        "data.download: true concerns real images",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_explained(name):
+    given, said = MISTAKES[name]
+    assert said in message(given)
+
+
+def test_all_mistakes_are_told_at_once():
+    lines = message({"study": "", "finetune": {"epochs": 0}, "compute": {"device": "gpu"}}).splitlines()
+    assert len(lines) == 3
+    assert "model.image_size" in message({"model": {"image_size": 100}, "finetune": {"epochs": 50}})
+    assert "finetune.milestones" in message({"model": {"image_size": 100}, "finetune": {"epochs": 50}})
+
+
+# The README's table
+
+
+def test_the_table_has_a_row_for_every_setting():
+    table = settings_table.table()
+    for section in ("model", "pretrain", "finetune", "compute", "geometry"):
+        for key in settings.defaults(section):
+            assert f"| `{section}.{key}` |" in table
+    assert "| `intermediate.*.learning_rate` | `8.0e-4` / `0.001` / `5.0e-4` | number > 0, ≤ 10 |" in table
+    columns = {line.count("|") for line in table.splitlines()}
+    assert columns == {5}
+
+
+def test_the_table_is_put_between_its_marks(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- settings -->\nout of date\n<!-- /settings -->\nafter\n")
+    assert settings_table.main(["--write", str(path)]) == 0
+    first = path.read_text()
+    assert settings_table.main(["--write", str(path)]) == 0
+    assert path.read_text() == first
+    assert "out of date" not in first
+    assert first.startswith("before\n<!-- settings -->\n| setting |")
+    assert first.endswith("|\n<!-- /settings -->\nafter\n")
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path, capsys):
+    path = tmp_path / "README.md"
+    path.write_text("nothing here\n")
+    assert settings_table.main(["--write", str(path)]) == 1
+    assert path.read_text() == "nothing here\n"
+    assert "<!-- settings -->" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""What Snakemake plans before anything has been run, and how it takes a config with mistakes."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import ROOT
+
+
+def test_the_papers_grid_is_planned_without_any_data(workflow):
+    planned = workflow.plan(config="paper.yaml")
+    assert (planned["pretrain"], planned["intermediate"], planned["finetune"]) == (9, 9, 126)
+    assert planned["ingest"] == 3 + 2 + 6
+    assert "procedural" not in planned
+
+
+def test_the_papers_grid_with_the_cells_that_it_leaves_out(workflow):
+    config = yaml.safe_load((ROOT / "workflow/studies/paper.yaml").read_text())
+    config["grid"]["exclude"] = []
+    planned = workflow.training(config=config)
+    assert planned == {"pretrain": 9, "intermediate": 12, "finetune": 144}
+
+
+def test_a_study_stands_alone_and_the_demo_is_the_default(workflow):
+    demo = workflow.plan()
+    assert demo["procedural"] == 3
+    alone = workflow.run("--dry-run", "--printshellcmds", config="pets-baseline.yaml")
+    assert "--depth 12" in alone.stdout + alone.stderr
+    assert "procedural" not in alone.stdout + alone.stderr
+
+
+def test_the_second_version_is_planned(workflow):
+    planned = workflow.training(config="paper-v2.yaml")
+    assert planned == {"pretrain": 1, "intermediate": 9, "finetune": 12, "geometry": 10}
+
+
+def test_a_study_on_real_images_is_planned(workflow):
+    assert workflow.training(config="photographs.yaml")["pretrain"] == 3
+
+
+def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):
+    done = workflow.run("--dry-run", config={"finetune": {"learning_rate": "1e-3"}, "grids": {}})
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "finetune.learning_rate: '1e-3' is not a number; YAML reads `1e-3` as text, write `1.0e-3`" in said
+    assert "grids: unknown key (did you mean `grid`?)" in said
+    assert "Traceback" not in said
+    assert "File " not in said
+
+
+@pytest.mark.parametrize("command", [["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]])
+def test_the_rules_are_in_good_style(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_environment_of_the_rules_has_the_versions_of_the_constraints():
+    constraints = (ROOT / "envs/constraints.txt").read_text().splitlines()
+    *_, pip = yaml.safe_load((ROOT / "envs/viny.yaml").read_text())["dependencies"]
+    assert set(pip["pip"]) <= {line.lower() for line in constraints}

@@ -1,0 +1,142 @@
+"""The real Snakemake on a toy study: what is run once, what is run again, and what is not."""
+
+import contextlib
+import json
+import os
+
+import pytest
+from conftest import TOY, altered
+
+CELL = "finetune/pretrain=24/intermediate=cls_intel/downstream=8/seed=1"
+
+
+@contextlib.contextmanager
+def changed(path, change):
+    """A file with other content for a while."""
+    before, stat = path.read_text(), path.stat()
+    path.write_text(change(before))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def gone(path):
+    """A file that is missing for a while."""
+    path.rename(path.with_suffix(".away"))
+    try:
+        yield
+    finally:
+        path.with_suffix(".away").rename(path)
+
+
+def test_every_declared_result_is_there(toy):
+    assert len(toy.results("pretrain/*/*/encoder.safetensors")) == 1
+    assert len(toy.results("intermediate/*/*/*/encoder.safetensors")) == 1
+    cells = toy.results("finetune/*/*/*/*/metrics.json")
+    assert len(cells) == 3
+    for cell in cells:
+        result = json.loads(cell.read_text())
+        assert 0 < result["metrics"]["miou"] < 1
+        place = [f"{axis}={result['coordinates'][axis]}" for axis in ("pretrain", "intermediate", "downstream", "seed")]
+        assert cell.parent.parts[-4:] == tuple(place)
+        assert {path.name for path in cell.parent.iterdir()} >= {
+            "model.safetensors",
+            "metrics.json",
+            "history.jsonl",
+            "examples.npz",
+        }
+
+
+def test_it_leaves_logs_by_study_and_rule(toy):
+    logs = toy.work / "logs" / "toy"
+    assert (logs / f"{CELL}.log").read_text().strip()
+    assert {path.name for path in logs.iterdir()} >= {"finetune", "ingest", "intermediate", "pretrain", "procedural"}
+
+
+def test_nothing_is_written_outside_the_working_directory(toy):
+    assert {path.name for path in toy.checkout.iterdir()} <= {
+        "src", "workflow", "profiles", "envs", "Snakefile", "config.yaml",
+    }  # fmt: skip
+
+
+def test_a_second_run_does_nothing(toy):
+    done = toy.run(config=TOY)
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+PLANS = {
+    "one more downstream size": ({"grid__downstream": [8, 16]}, {"finetune": 3}),
+    "one more seed": ({"grid__seeds": [1, 2]}, {"pretrain": 1, "intermediate": 1, "finetune": 3}),
+    "one more pre-training size": ({"grid__pretrain": [0, 24, 40]}, {"pretrain": 1, "intermediate": 1, "finetune": 2}),
+    "the cell that was left out": ({"grid__exclude": []}, {"intermediate": 1, "finetune": 1}),
+    "fine-tuning setting": ({"finetune__learning_rate": 1.0e-3}, {"finetune": 3}),
+    "intermediate setting": ({"intermediate__cls_intel__mixup": 0.2}, {"intermediate": 1, "finetune": 1}),
+    "setting of a task that is not used": ({"intermediate__cls_pets__mixup": 0.2}, {}),
+    "pre-training setting": ({"pretrain__mask_ratio": 0.6}, {"pretrain": 1, "intermediate": 1, "finetune": 2}),
+    "model": ({"model__depth": 2}, {"pretrain": 1, "intermediate": 1, "finetune": 3}),
+    "the same number in another form": ({"finetune__epochs": 2.0}, {}),
+    "a default written out": ({"finetune__weight_decay": 1.0e-4}, {}),
+    "how to compute": (
+        {"compute": {"device": "cpu", "threads": 2, "attention": "fused", "compile": True, "matmul_precision": "high"}},
+        {},
+    ),
+    "where images are and what to do about bad ones": ({"data__root": "elsewhere", "data__bad_images": "skip"}, {}),
+    "how results are summarized": ({"analysis": {"confidence": 0.9}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_change_of_the_config_runs_what_it_concerns(toy, name):
+    change, planned = PLANS[name]
+    assert toy.training(config=altered(**change)) == planned
+
+
+def test_a_missing_result_is_made_again_and_no_other(toy):
+    with gone(toy.work / "results" / "toy" / CELL / "metrics.json"):
+        assert toy.training(config=TOY) == {"finetune": 1}
+
+
+def test_weights_may_be_deleted_once_the_results_are_there(toy):
+    [encoder] = toy.results("pretrain/*/*/encoder.safetensors")
+    with gone(encoder), gone(toy.work / "results" / "toy" / CELL / "model.safetensors"):
+        assert toy.training(config=TOY) == {}
+
+
+def test_a_new_date_alone_is_no_reason(toy):
+    [encoder] = toy.results("pretrain/*/*/encoder.safetensors")
+    encoder.touch()
+    assert toy.training(config=TOY) == {}
+
+
+def test_a_change_of_code_runs_the_stages_that_use_it(toy):
+    with changed(toy.checkout / "src/viny/stages/finetune.py", lambda code: code + "\nADDED = 1\n"):
+        assert toy.training(config=TOY) == {"finetune": 3}
+
+
+def test_a_comment_is_no_change_of_code(toy):
+    with changed(toy.checkout / "src/viny/stages/run.py", lambda code: "# A comment.\n" + code + "\n\n# Another.\n"):
+        assert toy.training(config=TOY) == {}
+
+
+def test_the_environment_file_is_no_reason_where_it_is_not_used(toy):
+    with changed(toy.checkout / "envs/viny.yaml", lambda text: text + "      - einops\n"):
+        assert toy.training(config=TOY) == {}
+
+
+def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
+    # The generated pets serve as real ones; ImageNet and Intel are not there.
+    [pets] = toy.work.glob("resources/procedural/*/oxford-iiit-pet")
+    config = altered(study="broken", data__procedural=None, data__root=str(pets.parent), data__imagenet="nowhere")
+    config["grid"] |= {"intermediate": ["none"], "exclude": []}
+    done = toy.run(config=config)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "viny: error: no ImageNet at" in said
+    assert "nowhere" in said
+    assert "Traceback" not in said
+    assert len(list(toy.work.glob("results/broken/finetune/pretrain=0/*/*/*/metrics.json"))) == 1
+    assert not list(toy.work.glob("results/broken/finetune/pretrain=24/**/metrics.json"))
