@@ -36,7 +36,8 @@ def test_the_second_version_is_planned(workflow):
 
 
 def test_a_study_on_real_images_is_planned(workflow):
-    assert workflow.training(config="photographs.yaml")["pretrain"] == 3
+    planned = workflow.training(config="photographs.yaml")
+    assert planned == {"pretrain": 2, "intermediate": 6, "finetune": 30}
 
 
 def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):

@@ -127,6 +127,19 @@ def test_the_environment_file_is_no_reason_where_it_is_not_used(toy):
         assert toy.training(config=TOY) == {}
 
 
+def test_a_study_of_images_on_disk_is_run_to_the_report(toy):
+    # The generated images serve as real ones.
+    root = toy.work / "images"
+    root.mkdir()
+    for name in ("imagenet", "intel", "oxford-iiit-pet"):
+        [folder] = toy.work.glob(f"resources/procedural/*/{name}")
+        (root / name).symlink_to(folder)
+    done = toy.run(config=altered(study="real", data__procedural=None, data__root=str(root)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "procedural" not in (toy.work / "results/real/overview.html").read_text()
+    assert "procedural" in (toy.work / "results/toy/overview.html").read_text()
+
+
 def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     # The generated pets serve as real ones; ImageNet and Intel are not there.
     [pets] = toy.work.glob("resources/procedural/*/oxford-iiit-pet")

@@ -173,7 +173,7 @@ rule figures:
         code=code("figures"),
     shell:
         "python -m viny.analysis.figures --cells {input.cells} --statistics {params.statistics}"
-        " --note {params.note:q} --output {params.folder} --log {log}"
+        " {params.note} --output {params.folder} --log {log}"
 
 
 rule overview:
@@ -197,8 +197,7 @@ rule overview:
         note=data_note,
         code=code("overview"),
     shell:
-        "python -m viny.analysis.overview --folder {params.folder} --note {params.note:q}"
-        " --output {output} --log {log}"
+        "python -m viny.analysis.overview --folder {params.folder} {params.note}" " --output {output} --log {log}"
 
 
 rule beside_paper:
@@ -229,8 +228,7 @@ rule beside_paper:
         note=data_note,
         code=code("beside"),
     shell:
-        "python -m viny.analysis.beside --cells {input.cells} --note {params.note:q}"
-        " --output {params.folder} --log {log}"
+        "python -m viny.analysis.beside --cells {input.cells} {params.note}" " --output {params.folder} --log {log}"
 
 
 rule training_figures:
@@ -255,7 +253,7 @@ rule training_figures:
         note=data_note,
         code=code("figures_training"),
     shell:
-        "python -m viny.analysis.figures_training --histories {input.histories} --note {params.note:q}"
+        "python -m viny.analysis.figures_training --histories {input.histories} {params.note}"
         " --output {params.folder} --log {log}"
 
 
@@ -285,7 +283,7 @@ rule image_figures:
         code=code("figures_images"),
     shell:
         "python -m viny.analysis.figures_images --cells {input.cells} --encoders {input.encoders}"
-        " --note {params.note:q} --output {params.folder} --log {log}"
+        " {params.note} --output {params.folder} --log {log}"
 
 
 rule geometry_figures:
@@ -316,7 +314,7 @@ rule geometry_figures:
         code=code("figures_geometry"),
     shell:
         "python -m viny.analysis.figures_geometry --similarity {input.similarity} --maps {input.maps}"
-        " --note {params.note:q} --output {params.folder} --log {log}"
+        " {params.note} --output {params.folder} --log {log}"
 
 
 # The report as a file of the study, the same as by `snakemake --report`.

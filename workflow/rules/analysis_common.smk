@@ -34,10 +34,10 @@ def analysis_log(name):
 
 
 def data_note(wildcards):
-    """A word on the data that figures and pages of a collection carry."""
+    """Flag with a word on the data that figures and pages of a collection carry, where there is one to say."""
     if getattr(wildcards, "collection", None) == PUBLISHED:
-        return "published values, arXiv:2512.03862"
-    return "procedural images, not a result about real ones" if STUDY.procedural else ""
+        return "--note 'published values, arXiv:2512.03862'"
+    return "--note 'procedural images, not a result about real ones'" if STUDY.procedural else ""
 
 
 def folder_of(wildcards, output):

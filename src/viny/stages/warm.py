@@ -176,7 +176,8 @@ def _job(connection: socket.socket) -> int:
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
     connection.send(b"+")
-    threading.Thread(target=_listen, args=(connection,), daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=_listen, args=(connection, ended), daemon=True).start()
     stage, *argv = request["argv"]
     sys.argv = [f"viny.stages.{stage}", *argv]
     from viny.stages import run
@@ -186,6 +187,7 @@ def _job(connection: socket.socket) -> int:
     with _exit_code() as exited:
         code = sys.modules[f"viny.stages.{stage}"].main(argv)
     code = exited[0] if exited else code
+    ended.set()
     sys.stdout.flush()
     sys.stderr.flush()
     with contextlib.suppress(OSError):
@@ -206,12 +208,14 @@ def _exit_code() -> Iterator[list[int]]:
         exited.append(1)
 
 
-def _listen(connection: socket.socket) -> None:
-    """Pass signals on to this process; stop it when the command that asked for it is gone."""
+def _listen(connection: socket.socket, ended: threading.Event) -> None:
+    """Pass signals on to this process; stop it when the command that asked for it is gone before its end."""
     while True:
         number = b""
         with contextlib.suppress(OSError):  # a connection that broke is one that ended
             number = connection.recv(1)
+        if ended.is_set():
+            return
         signal.pthread_kill(threading.main_thread().ident, number[0] if number else signal.SIGTERM)
         if not number:
             return
