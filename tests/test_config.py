@@ -131,6 +131,11 @@ MISTAKES = {
         "grid.intermediate[0]: 'cls_intell' is not one of none, cls_intel, cls_pets, spatial_pets (did you mean "
         "`cls_intel`?)",
     ),
+    "reserved": ({"study": "published"}, "study: published is the name of the paper's own numbers; choose another"),
+    "too few generated pets": (
+        {"data": {"procedural": {"pets": 36}}},
+        "data.procedural.pets: 36 is too small, at least 37 is allowed",
+    ),
     "twice": ({"grid": {"downstream": [250, 250]}}, "grid.downstream: [250, 250] names 250 more than once"),
     "empty axis": ({"grid": {"seeds": []}}, "grid.seeds: [] has length 0, at least 1 is allowed"),
     "negative seed": ({"grid": {"seeds": [-1]}}, "grid.seeds[0]: -1 is too small, at least 0 is allowed"),

@@ -17,6 +17,7 @@ from viny.study import NONE, PETS_TASKS, enumerate_cells, exclusion
 
 PETS_IMAGES = 7349  # Oxford-IIIT Pet, trainval and test together
 IMAGENET_IMAGES = 1281167  # ImageNet-1K train
+PUBLISHED = "published"  # the folder of the paper's own numbers among the results
 
 
 def load(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
@@ -185,6 +186,8 @@ def _size_problems(config: dict[str, Any]) -> Iterator[str]:
 
 def _choice_problems(config: dict[str, Any]) -> Iterator[str]:
     grid, data = config["grid"], config["data"]
+    if config["study"] == PUBLISHED:
+        yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
     tasks = [task for task in grid["intermediate"] if task in PETS_TASKS]
     if config["finetune"]["test_set"] == "moving" and tasks:
         yield (

@@ -2,8 +2,10 @@
 # ruff: noqa: E501, one line a mistake reads best
 
 import json
+import math
 import re
 
+import pandas as pd
 import pytest
 from invented import declaration, fill
 
@@ -94,6 +96,18 @@ def test_a_damaged_result_is_named_and_the_tables_stay(study, name, capsys):
     assert re.match(f"viny: error: {re.escape(str(victim.metrics))} ({message})", said), said
     assert "Traceback" not in said
     assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_class_that_never_occurs_is_an_empty_field(study):
+    declared, made = study
+    [one, other] = made.jobs("finetune")
+    one.metrics.write_text(
+        changed(metrics={"class_iou": {"foreground": 0.6, "background": 0.5, "border": None}})(one.metrics.read_text())
+    )
+    assert start(declared, made) == 0
+    cells = pd.read_csv(made.folder / "cells.csv").set_index("pretrain")
+    assert math.isnan(cells.loc[one.coordinates["pretrain"], "iou_border_percent"])
+    assert not math.isnan(cells.loc[other.coordinates["pretrain"], "iou_border_percent"])
 
 
 @pytest.mark.parametrize("content", ["{", "3\n", '{"epoch": 1}\n', '{"epoch": 1, "loss": "x"}\n', "\x00"])

@@ -2,15 +2,11 @@
 import json
 import re
 
+from viny.config import PUBLISHED
 from viny.provenance import fingerprint
 
 RESULTS = STUDY.config["results"]
 SO_FAR = f"{STUDY.name}/so-far"
-PUBLISHED = "published"
-
-if STUDY.name == PUBLISHED:
-    sys.exit("The config cannot be used:\n  study: published is the name of the paper's numbers; choose another")
-
 
 wildcard_constraints:
     collection="|".join(map(re.escape, (STUDY.name, SO_FAR, PUBLISHED))),

@@ -29,6 +29,7 @@ IDLE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LENGTH = 8  # bytes of a message's length
+_STARTED = b"+"  # a job's first answer; the second is its exit code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,23 +48,44 @@ def main(argv: Sequence[str]) -> int:
 def _ask(connection: socket.socket, argv: Sequence[str]) -> int | None:
     """Have the server run a stage and wait for it; None if it never started."""
     request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
-    with connection, contextlib.suppress(OSError):
-        before = {number: signal.getsignal(number) for number in _FORWARDED}
-        for number in _FORWARDED:
-            signal.signal(number, lambda signum, _: connection.send(bytes([signum])))
+    with connection:
         try:
             socket.send_fds(connection, [len(request).to_bytes(_LENGTH)], [0, 1, 2])
             connection.sendall(request)
-            if connection.recv(1) == b"+":
-                answer = connection.recv(1)
-                if answer:
-                    return answer[0]
-                print("viny: error: the job died without a word (killed, or out of memory?)", file=sys.stderr)
-                return 1
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        except OSError:
+            return None
+        with _passed_on(connection) as signals:
+            if _answer(connection) is None:
+                return 128 + signals[0] if signals else None
+            code = _answer(connection)
+    if code is None:
+        print("viny: error: the job died without a word (killed, or out of memory?)", file=sys.stderr)
+    return 1 if code is None else code
+
+
+def _answer(connection: socket.socket) -> int | None:
+    """The next byte from the other side, None if there is nobody any more."""
+    with contextlib.suppress(OSError):
+        return next(iter(connection.recv(1)), None)
     return None
+
+
+@contextlib.contextmanager
+def _passed_on(connection: socket.socket) -> Iterator[list[int]]:
+    """Send the signals that ask this process to stop to the other side, and collect them."""
+    received: list[int] = []
+
+    def pass_on(signum: int, _: object) -> None:
+        received.append(signum)
+        with contextlib.suppress(OSError):
+            connection.send(bytes([signum]))
+
+    before = {number: signal.signal(number, pass_on) for number in _FORWARDED}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_here(argv: Sequence[str]) -> int:
@@ -167,15 +189,17 @@ def _job(connection: socket.socket) -> int:
     connection.settimeout(None)
     first, files, _, _ = socket.recv_fds(connection, _LENGTH, 3)
     size, message = int.from_bytes(first), b""
-    while len(message) < size:
-        message += connection.recv(size - len(message))
+    while len(message) < size and (part := connection.recv(size - len(message))):
+        message += part
+    if not size or len(message) < size:
+        return 1  # the command that asked was killed while it did
     request = json.loads(message)
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    connection.send(b"+")
+    connection.send(_STARTED)
     ended = threading.Event()
     threading.Thread(target=_listen, args=(connection, ended), daemon=True).start()
     stage, *argv = request["argv"]
