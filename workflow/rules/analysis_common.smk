@@ -8,6 +8,7 @@ from viny.provenance import fingerprint
 RESULTS = STUDY.config["results"]
 SO_FAR = f"{STUDY.name}/so-far"
 
+
 wildcard_constraints:
     collection="|".join(map(re.escape, (STUDY.name, SO_FAR, PUBLISHED))),
 
