@@ -137,7 +137,7 @@ def test_killed_driver_settled_and_started_again(local_long, tmp_path, cluster):
     driver.kill()
     driver.wait()
     subprocess.run(
-        [sys.executable, "-m", "viny.operations.settle", "--directory", study.folder, "--cancel"],
+        [sys.executable, "-m", "viny", "settle", "--directory", study.folder, "--cancel"],
         env={**cluster.environment, "PYTHONPATH": str(study.project / "src")},
         check=True,
         timeout=60,
