@@ -110,6 +110,20 @@ def test_crashed_node(local_long, tmp_path, cluster):
     assert jobs[1]["NodeList"] != node
 
 
+def test_requeued_job_saves_and_carries_on(local_long, tmp_path):
+    """What SLURM does to a job of a partition with PreemptMode=REQUEUE."""
+    study = local_long.copy(tmp_path / "run", seeds=[1])
+    study.edit_profile("slurm-no-requeue: true ", "slurm-requeue: true ")
+    driver = study.start(*ALONE)
+    job = environment(study.wait_for_training())["SLURM_JOB_ID"]
+    study.cluster.run("scontrol", "requeue", job)
+    assert driver.wait(300) == 0, study.said
+
+    assert study.results().items() <= local_long.results().items()
+    assert [(job["JobState"], job["Restarts"]) for job in study.jobs()] == [("COMPLETED", "1")]
+    assert [cost["resumes"] for cost in study.results("cost").values()] == [1]
+
+
 def test_killed_driver_started_again_at_once(local_long, tmp_path):
     study = local_long.copy(tmp_path / "run", seeds=[1])
     driver = study.start(*ALONE)
