@@ -65,6 +65,7 @@ DAMAGES = {
     "classes missing": (changed(metrics={"class_iou": {"border": 0.1}}), "is damaged .metrics.class_iou: 'foreground' is a"),
     "a confusion of two classes": (changed(metrics={"confusion": [[1, 2], [3, 4]]}), "is damaged .metrics.confusion"),
     "of another cell": (changed(coordinates={"downstream": 64}), f"belongs to .* it was moved or copied: {AGAIN}"),
+    "of another study": (changed(coordinates={"study": "older"}), "was made for the study older, not toy; move the folders"),
     "of another stage": (changed(stage="geometry"), f"belongs to geometry .*: {AGAIN}"),
 }  # fmt: skip
 

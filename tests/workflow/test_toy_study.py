@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 
 import pytest
 from conftest import TOY, altered
@@ -110,6 +111,18 @@ def test_a_new_date_alone_is_no_reason(toy):
     [encoder] = toy.results("pretrain/*/*/encoder.safetensors")
     encoder.touch()
     assert toy.training(config=TOY) == {}
+
+
+@pytest.mark.parametrize("file", ["stores/**/*.json", "results/toy/**/encoder.safetensors", f"results/toy/{CELL}/*"])
+def test_a_date_in_the_future_is_no_reason(toy, file):
+    paths = list(toy.work.glob(file))
+    assert paths
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    for path in paths:
+        os.utime(path, (time.time() + 1e6,) * 2)
+    assert toy.training(config=TOY) == {}
+    for path, date in before.items():
+        os.utime(path, ns=(date, date))
 
 
 def test_a_change_of_code_runs_the_stages_that_use_it(toy):

@@ -107,6 +107,21 @@ def refuse_mixtures(results: dict[Job, dict[str, Any]]) -> None:
                 raise VinyError(_mixture(kind, what, groups, results))
 
 
+def refuse_other_studies(study: Study, results: dict[Job, dict[str, Any] | None]) -> None:
+    """Stop when a result was made for a study of another name, whose settings may be others.
+
+    Raises:
+        VinyError: names the first such result.
+    """
+    for job, result in results.items():
+        made_for = result["coordinates"].get("study", study.name) if result else study.name
+        if made_for != study.name:
+            raise VinyError(
+                f"{job.metrics} was made for the study {made_for}, not {study.name}; move the folders of the other "
+                f"study out of {study.folder} and run snakemake again, or set `study: {made_for}`"
+            )
+
+
 def refuse_other_encoders(study: Study, results: dict[Job, dict[str, Any] | None]) -> None:
     """Stop when a result started from another encoder than the one that the study now has in that place.
 
