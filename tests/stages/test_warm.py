@@ -57,20 +57,29 @@ warm.serve(warm._address(), idle_seconds=float(sys.argv[1]))
 """
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A server of the stand-in stage, in a folder of its own."""
+@contextlib.contextmanager
+def serving(tmp_path, src):
+    """A server of the stand-in stage, in a folder of its own, with the code in `src`."""
     stage, script = tmp_path / "stage.py", tmp_path / "server.py"
     stage.write_text(STAGE)
     script.write_text(SERVER)
-    environment = {**os.environ, "PYTHONPATH": str(SRC), "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": str(src), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, script, "90", stage], env=environment)
     environment["SERVER"] = str(process.pid)
     folder = tmp_path / f"viny-{os.getuid()}"
-    wait_for(lambda: list(folder.glob("*.sock")))
-    yield environment
-    process.kill()
-    process.wait()
+    try:
+        wait_for(lambda: list(folder.glob("*.sock")))
+        yield environment
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A server of the stand-in stage."""
+    with serving(tmp_path, SRC) as environment:
+        yield environment
 
 
 def wait_for(condition, seconds=90):
@@ -208,6 +217,18 @@ def test_kills_of_command_job_and_server_at_random_instants(stages, monkeypatch)
         os.kill(server, signal.SIGKILL)
         wait(server)
         shutil.rmtree(home)
+
+
+def test_the_server_ends_when_code_is_edited_whatever_the_clock_says(tmp_path):
+    src = tmp_path / "src"
+    shutil.copytree(SRC / "viny", src / "viny")
+    code, future = src / "viny" / "stages" / "run.py", time.time() + 1e6
+    os.utime(code, (future, future))
+    with serving(tmp_path, src) as server:
+        assert client(server, tmp_path / "one", 0).wait(90) == 0
+        assert is_running(int(server["SERVER"]))
+        code.write_text(code.read_text() + "# edited\n")
+        wait_for(lambda: not is_running(int(server["SERVER"])))
 
 
 def test_without_a_server_the_stage_runs_by_itself(tmp_path):

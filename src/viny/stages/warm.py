@@ -145,7 +145,7 @@ def _address() -> Path:
 
 def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
     """Load what the stages need, then fork a job for each request until none has come for a while."""
-    loaded = time.time()
+    loaded = _code_dates()
     import torch._dynamo  # noqa: F401, every optimizer imports it
 
     import viny.stages.finetune
@@ -160,7 +160,7 @@ def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
         server.listen(64)
         server.settimeout(1.0)
         last = time.monotonic()
-        while not _code_changed(loaded) and time.monotonic() - last < idle_seconds:
+        while _code_dates() == loaded and time.monotonic() - last < idle_seconds:
             jobs = {pid for pid in jobs if os.waitpid(pid, os.WNOHANG) == (0, 0)}
             if jobs:
                 last = time.monotonic()
@@ -169,7 +169,7 @@ def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
             except TimeoutError:
                 continue
             last = time.monotonic()
-            if _code_changed(loaded):
+            if _code_dates() != loaded:
                 connection.close()
                 break
             pid = os.fork()
@@ -245,16 +245,12 @@ def _listen(connection: socket.socket, ended: threading.Event) -> None:
             return
 
 
-def _code_changed(since: float) -> bool:
-    """Whether a module of viny has been edited since it was loaded."""
-    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name.startswith("viny")]
-    for file in filter(None, files):
-        try:
-            if Path(file).stat().st_mtime > since:
-                return True
-        except OSError:
-            return True
-    return False
+def _code_dates() -> dict[Path, int]:
+    """When each file of viny was last written, by the clock of its file system."""
+    try:
+        return {file: file.stat().st_mtime_ns for file in Path(__file__).parents[1].rglob("*.py")}
+    except OSError:  # a file is being replaced
+        return {}
 
 
 if __name__ == "__main__":
