@@ -263,6 +263,13 @@ class Study:
             "geometry": {"enabled": self.config["geometry"]["enabled"]}
         }
 
+    @property
+    def variants_declaration(self) -> dict[str, Any]:
+        """The part of the config that says which runs the variants share: what their comparison depends on."""
+        apart = ("stores", "data", "compute", "geometry")
+        declared = {key: value for key, value in self.config.items() if key not in apart}
+        return declared | {"analysis": {"miou": self.config["analysis"]["miou"]}}
+
     # Settings
 
     def flags(self, stage: str, task: str | None = None) -> str:
