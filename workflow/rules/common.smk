@@ -43,8 +43,8 @@ RATE = 1000 if GPU else 25 * THREADS
 
 
 wildcard_constraints:
-    # Where the results of a variant begin; nothing for the study itself.
-    variant="|".join(re.escape(member.prefix) for member in STUDY.family),
+    # Where the results of a variant begin, nothing for the study itself. (Snakemake takes an empty pattern for none.)
+    variant=f"({'|'.join(map(re.escape, MEMBERS))})",
     pretrain=r"\d+",
     intermediate=r"[a-z]+(_[a-z]+)*",
     downstream=r"\d+",

@@ -1,5 +1,7 @@
 """What the cells scored, and what each stage changed."""
 
+import math
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -122,12 +124,13 @@ def variants(compared: pd.DataFrame) -> Figure:
         return style.empty("No cell has been run both in the study itself and in a variant.")
     order, places = list(dict.fromkeys(cells["variant"])), list(dict.fromkeys(_place(cells)))
     look = {place: (style.OKABE_ITO[i % 7], style.MARKERS[i % 8]) for i, place in enumerate(places)}
-    fig, ax = plt.subplots(figsize=(style.DOUBLE, 0.8 + 0.24 * len(order)), layout="constrained")
+    height = 0.6 + len(order) * max(0.24, 0.08 * len(places)) + 0.15 * math.ceil(len(places) / 3)  # inches
+    fig, ax = plt.subplots(figsize=(style.DOUBLE, height), layout="constrained")
     for row, variant in enumerate(order):
         own = cells[cells["variant"] == variant]
         for index, (place, cell) in enumerate(zip(_place(own), own.itertuples(), strict=True)):
             color, marker = look[place]
-            y = row + 0.22 * (index - (len(own) - 1) / 2)
+            y = row + min(0.22, 0.8 / len(own)) * (index - (len(own) - 1) / 2)
             if pd.isna(cell.effect):
                 at = {"transform": ax.get_yaxis_transform(), "clip_on": False, "gid": "missing"}
                 ax.plot([0.01], [y], "x", color=color, **at)
@@ -142,7 +145,7 @@ def variants(compared: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=c, marker=m, linestyle="", label=place) for place, (c, m) in look.items()]
     if cells["effect"].isna().any():
         handles.append(Line2D([], [], color=style.GREY, marker="x", linestyle="", label="no result yet"))
-    fig.legend(handles=handles, loc="outside upper center", ncols=2, columnspacing=1.2)
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
     return fig
 
 

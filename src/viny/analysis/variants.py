@@ -128,8 +128,8 @@ def variants_table(cells: pd.DataFrame, compared: pd.DataFrame, confidence: floa
         "Percent, mean ± standard error over runs; difference to the same cell of the study itself in points, paired "
         "by seed, with its t interval and its p corrected over the variants; time of training, encoders included."
     )
-    missing = int((compared["method"] == MISSING).sum())
-    note += f" {missing} comparisons lack results." if missing else ""
+    missing = int(((compared["method"] == MISSING) & (compared["scope"] == CELL)).sum())
+    note += f" {missing} cells cannot be compared yet." if missing else ""
     return TextTable("", "What each variant changes.", columns, rows, compared, note, left=4, rules=rules)
 
 
