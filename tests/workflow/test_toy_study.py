@@ -140,7 +140,7 @@ def test_a_study_of_images_on_disk_is_run_to_the_report(toy):
     for name in ("imagenet", "intel", "oxford-iiit-pet"):
         [folder] = toy.work.glob(f"resources/procedural/*/{name}")
         (root / name).symlink_to(folder)
-    done = toy.run(config=altered(study="real", data__procedural=None, data__root=str(root)))
+    done = toy.run(config=altered(study="real", data__procedural=None, data__root=str(root), stores="of-real"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "procedural" not in (toy.work / "results/real/overview.html").read_text()
     assert "procedural" in (toy.work / "results/toy/overview.html").read_text()
