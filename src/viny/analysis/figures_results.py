@@ -122,7 +122,8 @@ def variants(compared: pd.DataFrame) -> Figure:
     cells = compared[compared["scope"] == "cell"]
     if cells["effect"].notna().sum() == 0:
         return style.empty("No cell has been run both in the study itself and in a variant.")
-    order, places = list(dict.fromkeys(cells["variant"])), list(dict.fromkeys(_place(cells)))
+    order = list(dict.fromkeys(cells["variant"]))
+    places = list(dict.fromkeys(_place(cells.sort_values(["pretrain", "intermediate", "downstream"]))))
     look = {place: (style.OKABE_ITO[i % 7], style.MARKERS[i % 8]) for i, place in enumerate(places)}
     height = 0.6 + len(order) * max(0.24, 0.08 * len(places)) + 0.15 * math.ceil(len(places) / 3)  # inches
     fig, ax = plt.subplots(figsize=(style.DOUBLE, height), layout="constrained")

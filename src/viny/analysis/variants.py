@@ -119,8 +119,12 @@ def variants_table(cells: pd.DataFrame, compared: pd.DataFrame, confidence: floa
         for row in group.itertuples():
             if row.scope == OVERALL and len(group) == 2:
                 continue  # of a single cell
-            place = [row.pretrain, row.intermediate, row.downstream]
-            rows.append([name, *(_place(*place) if row.scope == CELL else [OVERALL, "", ""]), *_results(row)])
+            if row.scope == CELL:
+                place = _place(row.pretrain, row.intermediate, row.downstream)
+            else:
+                partial = f" ({row.cells} of {row.declared})" if row.cells < row.declared else ""
+                place = [OVERALL + partial, "", ""]
+            rows.append([name, *place, *_results(row)])
             name = ""
     columns = ["Variant", "Pre-training", "Task", "Fine-tuning", "mIoU", "difference"]
     columns += [f"{confidence:.0%} interval", "p (Holm)", "training time, ×"]
