@@ -218,7 +218,7 @@ def test_a_shell_passes_them_on_unchanged(planned):
 def test_rules_name_values_of_the_config_only_where_they_are_quoted():
     """Free text of a config is in `data`; all else that the rules put into commands is limited by the schema."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in RULES)
-    for match in re.finditer(r"\{params\.(note|declaration|config)(:q)?\}", text):
+    for match in re.finditer(r"\{params\.(declaration|config)(:q)?\}", text):
         assert match.group(2) == ":q", match.group()
     uses = [line.strip() for line in text.splitlines() if re.search(r"STUDY\.source\(|\[\"root\"\]", line)]
     assert uses

@@ -224,5 +224,5 @@ def test_settings_are_recorded_with_the_defaults_of_those_not_given(once):
     settings = once.run("finetune").document["settings"]
     assert settings["finetune"]["epochs"] == SHORT["epochs"]
     assert settings["finetune"]["weight_decay"] == 1e-4
-    assert settings["model"] == MODEL
+    assert settings["model"] == {**MODEL, "initialization": "timm"}
     assert settings["seeding"] == "everything"

@@ -41,6 +41,11 @@ def test_a_study_on_real_images_is_planned(workflow):
     assert planned == {"pretrain": 2, "intermediate": 6, "finetune": 30}
 
 
+def test_the_choices_of_the_release_are_planned_with_what_each_concerns(workflow):
+    planned = workflow.training(config="fidelity.yaml")
+    assert planned == {"pretrain": 3 + 4 * 3 - 2 + 1, "intermediate": 3 * 3, "finetune": 19 * 3}
+
+
 def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):
     done = workflow.run("--dry-run", config={"finetune": {"learning_rate": "1e-3"}, "grids": {}})
     said = done.stdout + done.stderr

@@ -86,6 +86,12 @@ PLANS = {
         {},
     ),
     "where images are and what to do about bad ones": ({"data__root": "elsewhere", "data__bad_images": "skip"}, {}),
+    "a variant of fine-tuning": ({"variants": {"raw": {"finetune": {"normalize": False}}}}, {"finetune": 3}),
+    "a variant of pre-training": (
+        {"variants": {"more": {"pretrain": {"mask_ratio": 0.6}}}},
+        {"pretrain": 1, "intermediate": 1, "finetune": 2},
+    ),
+    "a variant of how results are summarized": ({"variants": {"image": {"analysis": {"miou": "per_image"}}}}, {}),
     "how results are summarized": ({"analysis": {"confidence": 0.9}}, {}),
 }  # fmt: skip
 
@@ -147,10 +153,39 @@ def test_a_study_of_images_on_disk_is_run_to_the_report(toy):
     for name in ("imagenet", "intel", "oxford-iiit-pet"):
         [folder] = toy.work.glob(f"resources/procedural/*/{name}")
         (root / name).symlink_to(folder)
-    done = toy.run(config=altered(study="real", data__procedural=None, data__root=str(root)))
+    done = toy.run(config=altered(study="real", data__procedural=None, data__root=str(root), stores="of-real"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "procedural" not in (toy.work / "results/real/overview.html").read_text()
     assert "procedural" in (toy.work / "results/toy/overview.html").read_text()
+
+
+def test_variants_run_beside_their_study(toy):
+    changes = {
+        "adam": {"intermediate": {"cls_intel": {"optimizer": "adam"}}},
+        "raw": {
+            "finetune": {"normalize": False},
+            "grid": {"exclude": [{"pretrain": 24}, {"intermediate": "cls_intel"}]},
+        },
+    }
+    config = altered(study="varied", variants=changes)
+    done = toy.run(config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = toy.work / "results" / "varied"
+    own = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("variants/**/metrics.json"))
+    assert own == [
+        "variants/adam/finetune/pretrain=24/intermediate=cls_intel/downstream=8/seed=1",
+        "variants/adam/intermediate/pretrain=24/intermediate=cls_intel/seed=1",
+        "variants/raw/finetune/pretrain=0/intermediate=none/downstream=8/seed=1",
+    ]
+    assert json.loads((folder / own[0] / "metrics.json").read_text())["coordinates"]["variant"] == "adam"
+    assert "equal in every run" in (folder / "tables/variants.md").read_text()  # Adam and AdamW without weight decay
+    assert "Variants of the study" in (folder / "overview.html").read_text()
+    assert "Nothing to be done" in toy.run(config=config).stderr
+    config["variants"]["raw"]["finetune"]["learning_rate"] = 1.0e-3
+    assert toy.training(config=config) == {"finetune": 1}
+    with gone(folder / own[2] / "metrics.json"):
+        assert toy.run("so_far", config=config | {"variants": changes}).returncode == 0
+        assert "1 cells cannot be compared yet" in (folder / "so-far/tables/variants.md").read_text()
 
 
 def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):

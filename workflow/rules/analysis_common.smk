@@ -113,6 +113,24 @@ CONCLUSIONS = [
 ]
 
 
+# What is made of the variants of a study, besides what the report shows.
+VARIANTS = [
+    *["variants.csv", "statistics/variants.csv", "figures/variants.pdf"],
+    *(f"tables/variants.{suffix}" for suffix in ("csv", "md", "tex")),
+]
+TRAINED = ("pretrain", "intermediate", "finetune")  # the stages that variants are compared by
+
+
+def has_variants(wildcards):
+    """Whether a collection of cells has variants to show."""
+    return bool(STUDY.variants) and wildcards.collection != PUBLISHED
+
+
+def there(jobs):
+    """Fingerprint of the results that are there."""
+    return fingerprint([[str(job.metrics), job.metrics.stat().st_mtime] for job in jobs if job.metrics.exists()])
+
+
 def share_encoder(wildcards):
     """The flag that says that all seeds start from one pre-trained encoder a size."""
     shared = STUDY.config["grid"]["share_encoder"] and wildcards.collection != PUBLISHED

@@ -87,10 +87,13 @@ def read_all(jobs: Iterable[Job]) -> dict[Job, dict[str, Any] | None]:
     return results
 
 
-def refuse_mixtures(results: dict[Job, dict[str, Any]]) -> None:
+def refuse_mixtures(results: dict[Job, dict[str, Any]], settings: bool = True) -> None:
     """Stop when jobs of one kind ran with different training code or different settings.
 
     Such results would differ for another reason than the grid's, and a table could not show it.
+
+    Args:
+        settings: whether settings must be equal; those of a study and its variants need not.
 
     Raises:
         VinyError: names the odd ones (all but the most frequent version) and says what to do.
@@ -99,7 +102,7 @@ def refuse_mixtures(results: dict[Job, dict[str, Any]]) -> None:
     for job in results:
         kinds[job.kind].append(job)
     for kind, jobs in kinds.items():
-        for what, key in (("training code", "code"), ("settings", "settings")):
+        for what, key in (("training code", "code"), ("settings", "settings"))[: 1 + settings]:
             groups: dict[str, list[Job]] = defaultdict(list)
             for job in jobs:
                 groups[str(results[job]["provenance"].get(key))].append(job)
