@@ -169,7 +169,7 @@ WRONG_FLAGS = {
     "no tested images": ("cls_pets", {"test_images": 0}, "argument --test-images: '0' is not a positive number"),
     "seed in words": ("finetune", {"seed": "one"}, "argument --seed: invalid int value: 'one'"),
     "coordinates without values": ("finetune", {"coordinates": "pretrain"}, "is not of the form key=value,key=value"),
-    "coordinates of another world": ("finetune", {"coordinates": "x=1"}, "'x' is not one of study, pretrain"),
+    "coordinates of another world": ("finetune", {"coordinates": "x=1"}, "'x' is not one of study, variant, pretrain"),
     "coordinates that are no numbers": ("finetune", {"coordinates": "pretrain=lots"}, "pretrain in .* is not a number"),
     "unknown optimizer": ("finetune", {"optimizer": "sgd"}, "argument --optimizer: invalid choice: 'sgd'"),
     "unknown flag": ("finetune", {"epohcs": 3}, "unrecognized arguments: --epohcs 3"),
