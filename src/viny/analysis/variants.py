@@ -40,7 +40,7 @@ from viny.analysis.contrasts import (
     measure,
 )
 from viny.analysis.files import KEYS, write_csv
-from viny.analysis.results import read_all, refuse_mixtures, refuse_other_encoders
+from viny.analysis.results import read_all, refuse_mixtures, refuse_other_encoders, refuse_other_studies
 from viny.analysis.texttable import TextTable, count, number, plus_minus
 from viny.errors import VinyError, command
 from viny.study import BASE, Study
@@ -65,6 +65,7 @@ def variants_frame(study: Study) -> pd.DataFrame:
     frames, everything = [], {}
     for member in study.family:
         results = read_all(member.jobs())
+        refuse_other_studies(member, results)
         refuse_other_encoders(member, results)
         everything |= {job: result for job, result in results.items() if result is not None}
         cells = cells_frame(member, results, member.config["analysis"]["miou"])
