@@ -139,17 +139,17 @@ class Study:
         """Name of the study."""
         return self.config["study"]
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Folder of all its results."""
         return Path(self.config["results"], self.name)
 
-    @property
+    @cached_property
     def logs(self) -> Path:
         """Folder of its logs."""
         return Path("logs", self.name)
 
-    @property
+    @cached_property
     def state(self) -> Path:
         """Folder of the state of running jobs; no declared output, since Snakemake deletes those of a broken job."""
         return self.folder / ".state"
