@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,10 @@ from importlib import metadata
 from statistics import median
 from typing import Any
 
+import torch
+
 from viny.provenance import commit
+from viny.training.device import device_name
 
 SCHEMA = 1
 PACKAGES = ("numpy", "pillow", "snakemake", "timm", "torch", "torchvision", "transformers")
@@ -96,7 +100,11 @@ def circumstances() -> dict[str, Any]:
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "system": platform.system()},
+        "machine": {
+            "processor": device_name(torch.device("cpu")),
+            "cores": len(os.sched_getaffinity(0)),
+            "system": platform.system(),
+        },
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     }
 
@@ -120,23 +128,12 @@ def environment() -> dict[str, str]:
 
 def command_seconds(command: Sequence[str], **options: Any) -> float:
     """Wall time of a command that must succeed."""
-    import time
-
     clock = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False, **options)
     seconds = time.perf_counter() - clock
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
     return seconds
-
-
-def processor() -> str:
-    """The processor's own name."""
-    import torch
-
-    from viny.training.device import device_name
-
-    return device_name(torch.device("cpu"))
 
 
 def _version(package: str) -> str | None:

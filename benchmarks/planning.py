@@ -19,7 +19,7 @@ GRIDS = {100: (5, 5, 2), 1000: (10, 10, 5), 10000: (10, 10, 50)}  # sizes, numbe
 VINY, BARE = "viny", "bare Snakefile"
 BARE_RULES = """
 rule all:
-    input: [f"cell/{p}/{t}/{d}/{s}" for p in range(SIZES) for t in range(2) for d in range(LABELS) for s in range(SEEDS)]
+    input: expand("cell/{p}/{t}/{d}/{s}", p=range(SIZES), t=range(2), d=range(LABELS), s=range(SEEDS))
 rule encoder:
     output: "encoder/{p}/{s}"
     shell: "touch {output}"
@@ -33,28 +33,23 @@ DONE = 1.7e9  # a date in the past for all results alike
 
 def run(options: Options) -> list[Group]:
     """Dry runs of growing grids, then a run that finds nothing to do."""
-    groups = []
-    for cells, (sizes, labels, seeds) in GRIDS.items():
-        if options.quick and cells > 100:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            config, bare = Path(folder, "study.yaml"), Path(folder, "Snakefile")
-            config.write_text(yaml.safe_dump(grid(sizes, labels, seeds)))
-            bare.write_text(f"SIZES, LABELS, SEEDS = {sizes}, {labels}, {seeds}\n{BARE_RULES}")
-            rounds = min(options.rounds, 3) if cells == 10000 else options.rounds
-            values = in_turns(
-                {
-                    BARE: lambda: command_seconds(snakemake(folder, bare, "--dry-run", "--quiet", "rules")),
-                    VINY: lambda: command_seconds(
-                        snakemake(
-                            folder, ROOT / "Snakefile", "--configfile", str(config), "--dry-run", "--quiet", "rules"
-                        )
-                    ),
-                },
-                rounds,
-            )
-        groups.append(Group(f"plan {cells:,} cells", "s", BARE, values, "dry run, nothing done"))
-    return [*groups, nothing_to_do(options)]
+    grids = [cells for cells in GRIDS if cells <= 100 or not options.quick]
+    return [*(dry_runs(cells, options) for cells in grids), nothing_to_do(options)]
+
+
+def dry_runs(cells: int, options: Options) -> Group:
+    """Plans of a grid of which nothing has been run."""
+    sizes, labels, seeds = GRIDS[cells]
+    with tempfile.TemporaryDirectory() as folder:
+        config, bare = Path(folder, "study.yaml"), Path(folder, "Snakefile")
+        config.write_text(yaml.safe_dump(grid(sizes, labels, seeds)))
+        bare.write_text(f"SIZES, LABELS, SEEDS = {sizes}, {labels}, {seeds}\n{BARE_RULES}")
+        dry = ("--dry-run", "--quiet", "rules")
+        ours = snakemake(folder, ROOT / "Snakefile", "--configfile", str(config), *dry)
+        theirs = snakemake(folder, bare, *dry)
+        rounds = min(options.rounds, 3) if cells == max(GRIDS) else options.rounds
+        values = in_turns({BARE: lambda: command_seconds(theirs), VINY: lambda: command_seconds(ours)}, rounds)
+    return Group(f"plan {cells:,} cells", "s", BARE, values, "dry run, nothing done")
 
 
 def grid(sizes: int, labels: int, seeds: int) -> dict:
