@@ -149,12 +149,12 @@ class Study:
         """Name of the study."""
         return self.config["study"]
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Folder of all its results."""
         return Path(self.config["results"], self.name, self.prefix)
 
-    @property
+    @cached_property
     def logs(self) -> Path:
         """Folder of its logs."""
         return Path("logs", self.name, self.prefix)
@@ -164,7 +164,7 @@ class Study:
         """`variants/NAME/` of a variant, where its folders begin; empty for the study itself."""
         return f"variants/{self.variant}/" if self.variant else ""
 
-    @property
+    @cached_property
     def state(self) -> Path:
         """Folder of the state of running jobs; no declared output, since Snakemake deletes those of a broken job."""
         return self.folder / ".state"

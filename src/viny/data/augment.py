@@ -4,6 +4,7 @@ Random numbers are drawn for a whole epoch at once (`draw_*`, on the CPU, from a
 (on any device), so that the draws do not depend on the device and the training loop never waits for them.
 """
 
+import functools
 import math
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+GRAY = (0.2989, 0.587, 0.114)
 
 _CROP_ATTEMPTS = 10  # as torchvision's RandomResizedCrop
 
@@ -109,7 +111,7 @@ def flip(images: Tensor, flips: Tensor) -> Tensor:
 
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Blend float images (B, 3, H, W) in 0..1 with their mean gray value (torchvision's adjust_contrast)."""
-    gray = images.new_tensor((0.2989, 0.587, 0.114)).view(1, 3, 1, 1)
+    gray = _per_channel(GRAY, images.device)
     mean = (images * gray).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
     factors = factors.view(-1, 1, 1, 1)
     return (factors * images + (1 - factors) * mean).clamp(0, 1)
@@ -124,13 +126,25 @@ def unit_range(images: Tensor) -> Tensor:
 
 def normalize(images: Tensor) -> Tensor:
     """Subtract ImageNet's mean and divide by its standard deviation; images (B, 3, H, W) in 0..1."""
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean, std = (_per_channel(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean) / std
 
 
 def denormalize(images: Tensor) -> Tensor:
     """The inverse of `normalize`, as uint8 (B, H, W, 3)."""
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    mean, std = (_per_channel(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """`values` as float32 (1, 3, 1, 1) on the device."""
+    return (_on_device if torch.compiler.is_compiling() else _kept_on_device)(values, device)
+
+
+def _on_device(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is kept serves training, too
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
+
+
+# A copy to a GPU in every step would make the host wait for it.
+_kept_on_device = functools.cache(_on_device)
