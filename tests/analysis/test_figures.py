@@ -235,13 +235,22 @@ def test_files_are_the_same_each_time_and_carry_the_note(summary, tmp_path):
     assert len(list(tmp_path.glob("*/*"))) == 4
 
 
-def test_commands_from_results_to_the_opening_page(tmp_path):
-    """One size, one seed: the smallest study still goes through, and what it cannot show says so."""
-    from viny.analysis import claims, effective_data, scaling, statistics, tables
+SHAPES = {
+    "one size, one seed": {"pretrain": [0, 256], "intermediate": ["none"], "downstream": [32], "seeds": [1]},
+    "no pre-training": {"pretrain": [0], "intermediate": ["none"], "downstream": [32], "seeds": [1, 2, 3]},
+    "the paper's sizes from scratch": {"pretrain": [0], "intermediate": ["none"], "downstream": [250, 500]},
+    "tasks alone": {"pretrain": [0], "downstream": [32, 128]},
+    "nothing from scratch": {"pretrain": [256], "downstream": [32]},
+}
 
-    study = Study.from_config(
-        declaration(tmp_path, pretrain=[0, 256], intermediate=["none"], downstream=[32], seeds=[1])
-    )
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_commands_from_results_to_the_opening_page(tmp_path, shape):
+    """Small studies of any shape go through, and what they cannot show says so."""
+    from viny.analysis import beside, claims, effective_data, scaling, statistics, tables
+
+    config = declaration(tmp_path, **SHAPES[shape])
+    study = Study.from_config(config | {"geometry": {"enabled": max(config["grid"]["pretrain"]) > 0}})
     fill(study)
     collect.write(study, study.folder, "dataset")
     cells, out = f"--cells={study.folder / 'cells.csv'}", study.folder
@@ -251,9 +260,12 @@ def test_commands_from_results_to_the_opening_page(tmp_path):
     arguments = [cells, f"--settings={out / 'settings.json'}", f"--geometry={out / 'geometry.csv'}"]
     assert tables.main([*arguments, f"--output={out / 'tables'}"]) == 0
     assert figures.main([cells, f"--statistics={out / 'statistics'}", f"--output={out / 'figures'}"]) == 0
+    assert beside.main([cells, f"--output={out}"]) == 0
+    assert figures_training.main([f"--histories={out / 'histories.csv'}", f"--output={out / 'figures'}"]) == 0
     assert overview.main([f"--folder={out}", f"--output={out / 'overview.html'}", "--note=a <note>"]) == 0
     page = (out / "overview.html").read_text()
-    assert "2 cells, 2 runs" in page
+    runs = len(study.cells)
+    assert f"{runs // len(config['grid']['seeds'])} cells, {runs} run" in page
     assert "a &lt;note&gt;" in page
     assert page.count("data:image/png;base64,") == len(overview.FIGURES)
     assert read_cells(out / "cells.csv")["status"].eq("done").all()

@@ -186,7 +186,7 @@ def _label_colors(levels: list[int]) -> dict[int, tuple]:
     """Colors of fine-tuning sizes: another map than that of pre-training sizes, since they are another thing."""
     import matplotlib as mpl
 
-    places = np.linspace(0.35, 0.95, len(levels)) if len(levels) > 1 else [0.7]
+    places = [0.7] if len(levels) == 1 else np.linspace(0.35, 0.95, len(levels))
     return {level: mpl.colormaps["YlGnBu"](place) for level, place in zip(levels, places, strict=True)}
 
 

@@ -141,8 +141,8 @@ def empty(sentence: str, width: float = SINGLE) -> Figure:
 
 def size_colors(sizes: Iterable[int]) -> dict[int, Any]:
     """A color for each pre-training size: grey for 0, then viridis from light (few) to dark (many)."""
-    some = sorted(size for size in sizes if size > 0)
-    places = np.linspace(0.72, 0.08, len(some)) if len(some) > 1 else [0.4]
+    some = sorted(size for size in set(sizes) if size > 0)
+    places = [0.4] if len(some) == 1 else np.linspace(0.72, 0.08, len(some))
     return {0: GREY} | {size: mpl.colormaps["viridis"](place) for size, place in zip(some, places, strict=True)}
 
 
