@@ -42,4 +42,5 @@ rule all:
 onsuccess:
     from viny.training.state import prune_states
 
-    prune_states(STUDY.state)
+    for member in STUDY.family:
+        prune_states(member.state)

@@ -43,7 +43,7 @@ def test_every_section_is_closed():
 
 def test_every_setting_has_description_and_default():
     for path, spec in sections(settings.schema()):
-        if "items" in path:  # an entry of a list has no default
+        if {"items", "additionalProperties"} & set(path):  # an entry of a list and a variant have no defaults
             continue
         for key, part in spec["properties"].items():
             assert part.get("description"), (*path, key)
@@ -130,6 +130,11 @@ MISTAKES = {
         {"grid": {"intermediate": ["cls_intell"]}},
         "grid.intermediate[0]: 'cls_intell' is not one of none, cls_intel, cls_pets, spatial_pets (did you mean "
         "`cls_intel`?)",
+    ),
+    "reserved": ({"study": "published"}, "study: published is the name of the paper's own numbers; choose another"),
+    "too few generated pets": (
+        {"data": {"procedural": {"pets": 36}}},
+        "data.procedural.pets: 36 is too small, at least 37 is allowed",
     ),
     "twice": ({"grid": {"downstream": [250, 250]}}, "grid.downstream: [250, 250] names 250 more than once"),
     "empty axis": ({"grid": {"seeds": []}}, "grid.seeds: [] has length 0, at least 1 is allowed"),
@@ -247,3 +252,37 @@ def test_a_readme_without_marks_is_left_alone(tmp_path, capsys):
     assert settings_table.main(["--write", str(path)]) == 1
     assert path.read_text() == "nothing here\n"
     assert "<!-- settings -->" in capsys.readouterr().err
+
+
+# Variants
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({"x": {"finetune": {"los": 1}}}, "variants.x: finetune.los: unknown key (did you mean `loss`?)"),
+        ({"x": {"finetune": {"epochs": 50}}}, "variants.x: finetune.milestones: [70, 90, 95] reaches beyond"),
+        ({"x": {"seeding": "split"}}, "variants.x: seeding: 'split' is not one of everything, split_only"),
+        ({"x": {"data": {"root": "d"}}}, "variants.x.data: unknown key; known here: grid, model, pretrain,"),
+        ({"x": {"grid": {"seeds": [1]}}}, "variants.x.grid.seeds: unknown key"),
+        ({"x": {}}, "variants.x: {} has length 0"),
+        ({"x": None}, "variants.x: None is not a section"),
+        ({"x": {"finetune": {"epochs": 100.0}}}, "variants.x: changes nothing"),
+        ({"x": {"grid": {"exclude": []}}}, "variants.x.grid.exclude: leaves 18 cells that the study itself leaves out"),
+        ({"a/b": {"seeding": "split_only"}}, "variants: 'a/b' holds a character that is not allowed"),
+        ({"base": {"seeding": "split_only"}}, "variants.base: is what tables call the study itself"),
+        (["x"], "variants: ['x'] is not a section"),
+    ],
+)
+def test_a_variant_is_checked_like_a_study_and_named(variants, said):
+    grid = {"intermediate": ["none"], "pretrain": [0, 100], "exclude": [{"pretrain": 0}]}
+    assert said in message({"grid": grid, "variants": variants})
+
+
+def test_a_variant_is_its_study_with_some_settings_changed():
+    complete = config.load({"finetune": {"epochs": 200}, "variants": {"x": {"finetune": {"normalize": False}}}})
+    varied = config.vary(complete, complete["variants"]["x"])
+    assert (varied["finetune"]["epochs"], varied["finetune"]["normalize"]) == (200, False)
+    assert {key: varied[key] for key in varied if key not in ("finetune", "variants")} == {
+        key: complete[key] for key in complete if key not in ("finetune", "variants")
+    }

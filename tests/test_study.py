@@ -200,3 +200,93 @@ def test_the_declaration_tells_the_jobs_and_nothing_of_training():
     one = study(finetune={"test_images": 9, "learning_rate": 1.0e-3}, compute={"threads": 4}, grid=grid(**sizes))
     assert one.declaration == study(finetune={"test_images": 9}, grid=grid(**sizes)).declaration
     assert [job.folder for job in Study.from_declaration(one.declaration).jobs()] == [job.folder for job in one.jobs()]
+
+
+# Variants
+
+
+def varied(**variants):
+    return study(variants=variants)
+
+
+def own(made, name):
+    """The runs that a variant does not share, by stage and axes."""
+    return [str(job.folder.relative_to(made.folder)) for job in made.variants[name].own_jobs()]
+
+
+def test_a_variant_of_fine_tuning_shares_the_encoders():
+    made = varied(raw={"finetune": {"normalize": False}})
+    assert len(own(made, "raw")) == 16
+    assert own(made, "raw")[0] == "variants/raw/finetune/pretrain=0/intermediate=none/downstream=10/seed=1"
+    assert made.variants["raw"].encoder(100, "none", 1) == made.encoder(100, "none", 1)
+    assert len(made.all_jobs()) == 2 + 4 + 16 + 16
+
+
+def test_a_variant_of_pretraining_shares_what_starts_from_random_weights():
+    made = varied(more={"pretrain": {"mask_ratio": 0.6}})
+    assert not any("pretrain=0" in folder for folder in own(made, "more"))
+    assert len(own(made, "more")) == 2 + 2 + 8
+    encoder = made.variants["more"].encoder(100, "none", 1)
+    assert str(encoder) == "results/small/variants/more/pretrain/pretrain=100/seed=1/encoder.safetensors"
+
+
+def test_a_variant_of_a_task_has_its_encoders_and_their_cells():
+    made = varied(adam={"intermediate": {"cls_intel": {"optimizer": "adam"}}})
+    assert len(own(made, "adam")) == 4 + 8
+    assert all("intermediate=cls_intel" in folder for folder in own(made, "adam"))
+
+
+def test_a_variant_of_how_results_are_summarized_runs_nothing():
+    assert own(varied(image={"analysis": {"miou": "per_image"}}), "image") == []
+
+
+def test_a_variant_with_a_shared_encoder_trains_it():
+    made = varied(one={"grid": {"share_encoder": True}})
+    assert own(made, "one")[0] == "variants/one/pretrain/pretrain=100/seed=shared"
+    assert len(own(made, "one")) == 1 + 2 + 8
+
+
+def test_a_variant_may_have_fewer_cells():
+    made = varied(some={"seeding": "split_only", "grid": {"exclude": [{"pretrain": 100}, {"intermediate": "none"}]}})
+    assert own(made, "some")[0] == "variants/some/intermediate/pretrain=0/intermediate=cls_intel/seed=1"
+    assert len(own(made, "some")) == 2 + 4
+
+
+def test_every_run_is_counted_once_and_has_the_settings_of_its_owner():
+    made = varied(raw={"finetune": {"normalize": False}}, adam={"intermediate": {"cls_intel": {"optimizer": "adam"}}})
+    owners = made.all_jobs()
+    assert len({job.folder for job in owners}) == len(owners)
+    for job, member in owners.items():
+        assert (member.variant == "") == ("variants" not in job.folder.parts)
+    for member in made.family:
+        assert {job.folder for job in member.jobs()} <= {job.folder for job in owners}
+
+
+def test_images_that_only_a_variant_needs_are_asked_for():
+    made = varied(few={"finetune": {"test_images": 50}})
+    assert {Store("pets", 128, 1010), Store("pets", 128, 60)} <= set(made.stores())
+
+
+def test_variants_leave_the_study_itself_alone():
+    made = varied(raw={"finetune": {"normalize": False}})
+    assert made.jobs() == study().jobs()
+    assert made.declaration == study().declaration
+    again = Study.from_declaration(made.variants_declaration)
+    assert list(again.all_jobs()) == list(made.all_jobs())
+
+
+def test_studies_of_fidelity_have_one_variant_for_each_choice():
+    made = Study.from_config(ROOT / "workflow/studies/fidelity.yaml")
+    assert len(made.variants) == 13
+    release = made.variants["release"].config
+    for name, member in made.variants.items():
+        for section, changes in made.config["variants"][name].items():
+            if name == "release" or section == "grid":
+                continue
+            sections = changes["cls_intel"] if section == "intermediate" else changes
+            there = release[section]["cls_intel"] if section == "intermediate" else release[section]
+            if isinstance(sections, str):
+                assert there == sections
+            else:
+                assert sections.items() <= there.items()
+        assert member.own_jobs() or name == "miou_per_image"

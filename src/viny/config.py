@@ -13,10 +13,11 @@ import yaml
 
 from viny import settings, validation
 from viny.errors import VinyError
-from viny.study import NONE, PETS_TASKS, enumerate_cells, exclusion
+from viny.study import BASE, NONE, PETS_TASKS, enumerate_cells, exclusion
 
 PETS_IMAGES = 7349  # Oxford-IIIT Pet, trainval and test together
 IMAGENET_IMAGES = 1281167  # ImageNet-1K train
+PUBLISHED = "published"  # the folder of the paper's own numbers among the results
 
 
 def load(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def load(source: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """
     config = complete(source if isinstance(source, Mapping) else read(Path(source)))
     validation.fail(list(_contradictions(config)))
+    validation.fail([problem for name in config["variants"] for problem in _variant_problems(config, name)])
     return config
 
 
@@ -41,6 +43,26 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     validation.check(dict(given), settings.schema(), places=_places())
     return _complete(given, settings.schema())
+
+
+def vary(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete config of a variant: that of its study with `changes` laid over it.
+
+    A variant is compared by its cells, so it measures no geometry.
+
+    Raises:
+        VinyError: a changed setting is not valid.
+    """
+    return complete(_overlay({**config, "variants": {}}, {**changes, "geometry": {"enabled": False}}))
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings laid over others, section by section; lists are replaced as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        deeper = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _overlay(merged[key], value) if deeper else value
+    return merged
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -109,6 +131,26 @@ def _contradictions(config: dict[str, Any]) -> Iterator[str]:
     yield from _schedule_problems(config)
     yield from _size_problems(config)
     yield from _choice_problems(config)
+
+
+def _variant_problems(config: dict[str, Any], name: str) -> Iterator[str]:
+    if name == BASE:
+        yield f"variants.{name}: is what tables call the study itself; choose another name"
+    try:
+        varied = vary(config, config["variants"][name])
+        validation.fail(list(_contradictions(varied)))
+    except VinyError as error:
+        yield from (f"variants.{name}: {line.strip()}" for line in str(error).splitlines())
+        return
+    if varied == vary(config, {}):
+        yield f"variants.{name}: changes nothing; leave it out"
+    added = set(enumerate_cells(varied["grid"])) - set(enumerate_cells(config["grid"]))
+    if added:
+        cell = ", ".join(f"{axis} {value}" for axis, value in min(added)._asdict().items())
+        yield (
+            f"variants.{name}.grid.exclude: leaves {len(added):,} cells that the study itself leaves out, such as "
+            f"{cell}; a variant is compared with the study cell by cell"
+        )
 
 
 def _grid_problems(grid: dict[str, Any]) -> Iterator[str]:
@@ -185,6 +227,8 @@ def _size_problems(config: dict[str, Any]) -> Iterator[str]:
 
 def _choice_problems(config: dict[str, Any]) -> Iterator[str]:
     grid, data = config["grid"], config["data"]
+    if config["study"] == PUBLISHED:
+        yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
     tasks = [task for task in grid["intermediate"] if task in PETS_TASKS]
     if config["finetune"]["test_set"] == "moving" and tasks:
         yield (

@@ -16,7 +16,13 @@ from viny.errors import VinyError, command
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 HEADER = "| setting | default | allowed | meaning |\n|---|---|---|---|"
 _ALTERNATIVES = "intermediate"  # a section whose parts have the same settings, shown in one row each
-_KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true`, `false`"}
+_KINDS = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "`true`, `false`",
+    "object": "sections by name",
+}
 
 
 def table() -> str:

@@ -6,6 +6,7 @@ Paths say what they hold, one `key=value` per folder (Snakemake's wildcards matc
     <results>/<study>/intermediate/pretrain=45000/intermediate=cls_intel/seed=1/
     <results>/<study>/finetune/pretrain=45000/intermediate=cls_intel/downstream=250/seed=1/
     <results>/<study>/geometry/pretrain=45000/intermediate=cls_intel/seed=1/
+    <results>/<study>/variants/no_norm/finetune/pretrain=45000/...     a variant's own runs
     <stores>/imagenet/160px-order0/first=46000.json
 """
 
@@ -23,6 +24,7 @@ SHARED = "shared"
 NONE = "none"
 PETS_TASKS = ("cls_pets", "spatial_pets")
 ALL = "all"
+BASE = "base"  # what tables of variants call the study itself
 PROCEDURAL = Path("resources/procedural")
 
 STAGES = ("pretrain", "intermediate", "finetune", "geometry")
@@ -114,9 +116,17 @@ def exclusion(entry: Mapping[str, Any]) -> list[tuple[int, frozenset]]:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as declared by a complete, valid config (see `viny.config.load`)."""
+    """A study as declared by a complete, valid config (see `viny.config.load`).
+
+    Attributes:
+        variant: name of the variant that it is, empty for the study itself.
+        base: the study that it is a variant of. A run whose settings, and those of all runs before it, are the base's
+            is the base's run: it has the base's path and is done once.
+    """
 
     config: Mapping[str, Any]
+    variant: str = ""
+    base: "Study | None" = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Study":
@@ -142,12 +152,17 @@ class Study:
     @cached_property
     def folder(self) -> Path:
         """Folder of all its results."""
-        return Path(self.config["results"], self.name)
+        return Path(self.config["results"], self.name, self.prefix)
 
     @cached_property
     def logs(self) -> Path:
         """Folder of its logs."""
-        return Path("logs", self.name)
+        return Path("logs", self.name, self.prefix)
+
+    @property
+    def prefix(self) -> str:
+        """`variants/NAME/` of a variant, where its folders begin; empty for the study itself."""
+        return f"variants/{self.variant}/" if self.variant else ""
 
     @cached_property
     def state(self) -> Path:
@@ -159,8 +174,22 @@ class Study:
         return Path(*(f"{axis}={coordinates[axis]}" for axis in AXES[stage]))
 
     def run_folder(self, stage: str, **coordinates: Any) -> Path:
-        """Folder of one run's results; coordinates may be wildcards such as `{pretrain}`."""
-        return self.folder / stage / self.place(stage, **coordinates)
+        """Folder of one run's results."""
+        owner = self.base if self.base and self._same_run(self.base, stage, coordinates) else self
+        return owner.folder / stage / self.place(stage, **coordinates)
+
+    def _same_run(self, other: "Study", stage: str, coordinates: Mapping[str, Any]) -> bool:
+        key = stage, int(coordinates["pretrain"]) > 0, coordinates.get("intermediate", NONE)
+        return self._lineage(*key) == other._lineage(*key)
+
+    def _lineage(self, stage: str, pretrained: bool, task: str) -> list[str]:
+        """The settings of a stage's runs and of all runs before them."""
+        lineage = [str(self.config["grid"]["share_encoder"]), self.flags("pretrain")] if pretrained else []
+        if task != NONE:
+            lineage.append(self.flags("intermediate", task))
+        if stage in ("finetune", "geometry"):
+            lineage.append(self.flags(stage))
+        return lineage
 
     def pretrain_seed(self, seed: int | str) -> int | str:
         """The seed in the path of the pre-trained encoder that runs with `seed` start from."""
@@ -176,6 +205,26 @@ class Study:
             return None
         return folder / "encoder.safetensors"
 
+    # Variants
+
+    @cached_property
+    def variants(self) -> dict[str, "Study"]:
+        """Its variants by name, each a study of its own."""
+        from viny.config import vary
+
+        return {
+            name: Study(vary(self.config, changes), name, self) for name, changes in self.config["variants"].items()
+        }
+
+    @property
+    def family(self) -> tuple["Study", ...]:
+        """The study and its variants."""
+        return (self, *self.variants.values())
+
+    def all_jobs(self) -> dict[Job, "Study"]:
+        """All runs of the study and its variants, each once, and the study whose settings it has."""
+        return {job: member for member in self.family for job in member.own_jobs()}
+
     # Jobs
 
     @cached_property
@@ -186,6 +235,10 @@ class Study:
     def jobs(self, *stages: str) -> list[Job]:
         """All runs that the cells need, encoders first, each once; `stages` selects, default all."""
         return [job for stage in stages or STAGES for job in self._jobs[stage]]
+
+    def own_jobs(self, *stages: str) -> list[Job]:
+        """Those of `jobs` that are not the base's."""
+        return [job for job in self.jobs(*stages) if job.folder.is_relative_to(self.folder)]
 
     @cached_property
     def _jobs(self) -> dict[str, list[Job]]:
@@ -210,10 +263,27 @@ class Study:
             "geometry": {"enabled": self.config["geometry"]["enabled"]}
         }
 
+    @property
+    def variants_declaration(self) -> dict[str, Any]:
+        """The part of the config that says which runs the variants share: what their comparison depends on."""
+        apart = ("stores", "data", "compute", "geometry")
+        declared = {key: value for key, value in self.config.items() if key not in apart}
+        return declared | {"analysis": {"miou": self.config["analysis"]["miou"]}}
+
     # Settings
 
     def flags(self, stage: str, task: str | None = None) -> str:
         """All settings of a stage (of an intermediate task) as command-line flags."""
+        if (stage, task) not in self._flags:
+            self._flags[stage, task] = self._write_flags(stage, task)
+        return self._flags[stage, task]
+
+    @cached_property
+    def _flags(self) -> dict[tuple[str, str | None], str]:
+        """The flags asked for so far."""
+        return {}
+
+    def _write_flags(self, stage: str, task: str | None) -> str:
         section = f"intermediate.{task}" if task else stage
         parts = [settings.to_flags(self.config["model"], "model"), settings.to_flags(self.section(section), section)]
         if task in PETS_TASKS or stage == "geometry":  # they must keep away from the test images
@@ -254,18 +324,18 @@ class Study:
         return Store("pets", self.config["model"]["image_size"], count)
 
     def stores(self) -> list[Store]:
-        """All parts of data sets that the study needs, each once."""
+        """All parts of data sets that the study and its variants need, each once."""
         needed: dict[Store, None] = {}
-        for job in self.jobs():
+        for job, member in self.all_jobs().items():
             match job.stage:
                 case "pretrain":
-                    needed[self.pretrain_store(job.coordinates["pretrain"])] = None
+                    needed[member.pretrain_store(job.coordinates["pretrain"])] = None
                 case "intermediate":
-                    needed |= dict.fromkeys(self.task_stores(job.coordinates["intermediate"]).values())
+                    needed |= dict.fromkeys(member.task_stores(job.coordinates["intermediate"]).values())
                 case "finetune":
-                    needed[self.finetune_store(job.coordinates["downstream"])] = None
+                    needed[member.finetune_store(job.coordinates["downstream"])] = None
                 case "geometry":
-                    needed[self.geometry_store()] = None
+                    needed[member.geometry_store()] = None
         return list(needed)
 
     def manifest(self, store: Store) -> Path:

@@ -2,8 +2,10 @@
 # ruff: noqa: E501, one line a mistake reads best
 
 import json
+import math
 import re
 
+import pandas as pd
 import pytest
 from invented import declaration, fill
 
@@ -63,6 +65,7 @@ DAMAGES = {
     "classes missing": (changed(metrics={"class_iou": {"border": 0.1}}), "is damaged .metrics.class_iou: 'foreground' is a"),
     "a confusion of two classes": (changed(metrics={"confusion": [[1, 2], [3, 4]]}), "is damaged .metrics.confusion"),
     "of another cell": (changed(coordinates={"downstream": 64}), f"belongs to .* it was moved or copied: {AGAIN}"),
+    "of another study": (changed(coordinates={"study": "older"}), "was made for the study older, not toy; move the folders"),
     "of another stage": (changed(stage="geometry"), f"belongs to geometry .*: {AGAIN}"),
 }  # fmt: skip
 
@@ -94,6 +97,18 @@ def test_a_damaged_result_is_named_and_the_tables_stay(study, name, capsys):
     assert re.match(f"viny: error: {re.escape(str(victim.metrics))} ({message})", said), said
     assert "Traceback" not in said
     assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_class_that_never_occurs_is_an_empty_field(study):
+    declared, made = study
+    [one, other] = made.jobs("finetune")
+    one.metrics.write_text(
+        changed(metrics={"class_iou": {"foreground": 0.6, "background": 0.5, "border": None}})(one.metrics.read_text())
+    )
+    assert start(declared, made) == 0
+    cells = pd.read_csv(made.folder / "cells.csv").set_index("pretrain")
+    assert math.isnan(cells.loc[one.coordinates["pretrain"], "iou_border_percent"])
+    assert not math.isnan(cells.loc[other.coordinates["pretrain"], "iou_border_percent"])
 
 
 @pytest.mark.parametrize("content", ["{", "3\n", '{"epoch": 1}\n', '{"epoch": 1, "loss": "x"}\n', "\x00"])

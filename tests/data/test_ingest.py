@@ -1,5 +1,6 @@
 """Building stores: nested prefixes, growing in place, interruption, two builders, refusals."""
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from packing import same
 
 import viny
-from viny.data import parallel
+from viny.data import files, parallel
 from viny.data.files import locked
 from viny.data.ingest import main
 from viny.data.procedural import generate
@@ -164,6 +165,18 @@ class DeadlyReader(FolderReader):
 
     def image(self, entry):
         os._exit(9)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with (
+        pytest.raises(VinyError, match=r"cannot lock .*: Function not implemented; "),
+        locked(tmp_path, "a test"),
+    ):
+        pass
 
 
 def test_a_process_that_dies_ends_the_build_with_a_message(data, tmp_path, small_chunks):

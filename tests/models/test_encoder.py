@@ -6,7 +6,9 @@ import torch
 
 from viny.errors import VinyError
 from viny.models import build_encoder
+from viny.models.heads import Segmenter
 from viny.models.layers import patchify, unpatchify
+from viny.models.simmim import SimMIM
 
 TINY = {
     "image_size": 16,
@@ -128,3 +130,29 @@ def test_sizes_that_do_not_fit_are_named(changes, message):
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match="the model takes"):
         tiny().patch_tokens(torch.zeros(1, 3, 32, 32))
+
+
+def test_pytorchs_initialization_is_that_of_its_layers_and_unit_embeddings():
+    made = build_encoder(initialization="pytorch", generator=torch.Generator().manual_seed(0)).requires_grad_(False)
+    weight, bias = made.blocks[0].mlp.fc1.weight, made.blocks[0].mlp.fc1.bias
+    bound = weight.shape[1] ** -0.5
+    for values in (weight, bias):
+        assert values.abs().max() <= bound
+        assert values.std() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert made.pos_embed.std() == pytest.approx(1, rel=0.05)
+    assert made.cls_token.std() == pytest.approx(1, rel=0.3)
+    again = build_encoder(initialization="pytorch", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.blocks[3].attn.qkv.weight, again.blocks[3].attn.qkv.weight)
+
+
+def test_what_is_put_on_an_encoder_is_initialized_like_it():
+    torch.manual_seed(0)
+    plain, other = Segmenter(build_encoder()), Segmenter(build_encoder(initialization="pytorch"))
+    assert not plain.head.bias.any()
+    assert other.head.bias.any()
+    assert SimMIM(build_encoder(initialization="pytorch")).mask_token.std() > 0.5
+
+
+def test_an_unknown_initialization_is_refused():
+    with pytest.raises(VinyError, match=r"model\.initialization"):
+        build_encoder(initialization="keras")

@@ -1,6 +1,7 @@
 """Model files: rebuilt from themselves alone, loaded by timm, refused when damaged."""
 
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -108,11 +109,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     save_encoder(tiny(), path)
     before = path.read_bytes()
 
-    def fail(tensors, target, metadata):
-        target.write_bytes(b"half")
+    def fail(target, data):
+        target.write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("viny.models.files.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space"):
         save_encoder(tiny(), path)
     assert path.read_bytes() == before

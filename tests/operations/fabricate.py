@@ -25,8 +25,8 @@ def fill(study: Study) -> None:
         manifest = study.manifest(store)
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text(json.dumps({"checksum": checksum(str(manifest)), "count": store.count}))
-    for job in study.jobs():
-        write_result(study, job)
+    for job, member in study.all_jobs().items():
+        write_result(member, job)
 
 
 def write_result(study: Study, job: Job, **changes) -> dict:
@@ -51,7 +51,7 @@ def write_result(study: Study, job: Job, **changes) -> dict:
     document = {
         "schema": 1,
         "stage": job.stage,
-        "coordinates": {"study": study.name, **job.coordinates},
+        "coordinates": {"study": study.name} | ({"variant": study.variant} if study.variant else {}) | job.coordinates,
         "metrics": metrics(job),
         "budget": budget,
         "cost": {"train_seconds": passes / RATE, "evaluate_seconds": 0.5, "startup_seconds": 2.0,

@@ -1,5 +1,6 @@
 """Each kind of damage is found and named; what is whole, moved or incomplete passes."""
 
+import math
 import shutil
 
 import pytest
@@ -84,6 +85,20 @@ def test_a_score_that_contradicts_the_confusion_matrix_is_found(done):
     job = done.jobs("finetune")[0]
     change(job, lambda document: document["metrics"].update(miou=0.9))
     assert only_problem(done, job).startswith("metrics.json: miou is 0.900000, but the confusion matrix says 0.5")
+
+
+@pytest.mark.parametrize("absent", [None, math.nan])
+def test_a_class_that_never_occurs_has_no_score(done, absent):
+    job = done.jobs("finetune")[0]
+    scores = {"confusion": [[3, 1, 0], [1, 3, 0], [0, 0, 0]], "pixel_accuracy": 0.75, "miou": 0.6}
+    scores["class_iou"] = {"foreground": 0.6, "background": 0.6, "border": absent}
+    change(job, lambda document: document["metrics"].update(scores))
+    assert problems(done) == {}
+    change(job, lambda document: document["metrics"]["class_iou"].update(border=0.5))
+    assert "class_iou.border is 0.500000, but the confusion matrix says nan" in only_problem(done, job)
+    scores["class_iou"]["foreground"] = None
+    change(job, lambda document: document["metrics"].update(scores))
+    assert "class_iou.foreground is nan, but the confusion matrix says 0.600000" in problems(done)[str(job.folder)][0]
 
 
 def test_a_result_at_another_place_is_found(done):

@@ -64,7 +64,10 @@ BatchStartTimeout=10
 MessageTimeout=10
 SlurmdParameters=config_overrides
 GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 PartitionName=main Nodes=node[1-{nodes}] Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=node[1-{nodes}] PriorityTier=2 MaxTime=INFINITE State=UP
 """
 NODE = (
     "NodeName=node{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Sockets=1 CoresPerSocket={cpus} "
@@ -125,7 +128,7 @@ class Cluster:
         for i in range(1, nodes + 1):
             self.start_node(i)
         try:
-            wait_for(lambda: self.count("sinfo", "-h", "-N", "-t", "idle") == nodes, 20, "nodes")
+            wait_for(lambda: self.count("sinfo", "-h", "-N", "-p", "main", "-t", "idle") == nodes, 20, "nodes")
         except TimeoutError as error:
             raise RuntimeError((self.root / "log/slurmctld.log").read_text()[-2000:]) from error
 
@@ -182,7 +185,7 @@ class Cluster:
         host, port = socket.gethostname().split(".")[0], free_ports(nodes + 1)
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         conf = SLURM_CONF.format(host=host, port=port, user=user, root=self.root, nodes=nodes)
-        head, partition = conf.rsplit("PartitionName", 1)
+        head, _, partitions = conf.partition("PartitionName")
         gres = ""
         for i in range(1, nodes + 1):
             head += NODE.format(i=i, host=host, port=port + i, cpus=cpus, gpus=gpus)
@@ -192,7 +195,7 @@ class Cluster:
                 (devices / f"gpu{gpu}").unlink(missing_ok=True)
                 (devices / f"gpu{gpu}").symlink_to("/dev/null")
             gres += f"NodeName=node{i} Name=gpu File={devices}/gpu[0-{gpus - 1}]\n"
-        (self.root / "etc/slurm.conf").write_text(f"{head}PartitionName{partition}")
+        (self.root / "etc/slurm.conf").write_text(f"{head}PartitionName{partitions}")
         (self.root / "etc/gres.conf").write_text(gres)
         (self.root / "etc/plugstack.conf").write_text("")
         for name in COMMANDS:

@@ -32,7 +32,7 @@ def test_packed_and_spread_cells_equal_a_local_run_though_one_is_killed(local_ce
     assert sorted(job["MinMemoryNode"] for job in jobs) == ["1000M", "500M", "500M", "500M"]
     assert len({job["NodeList"] for job in jobs}) > 1
     assert {job["TresPerNode"] for job in jobs} == {"gres:gpu:1"}
-    assert {(job["NumCPUs"], job["Requeue"]) for job in jobs} == {("1", "0")}
+    assert {(job["NumCPUs"], job["Requeue"]) for job in jobs} == {("1", "1")}
     assert {"00:11:00", "00:22:00"} <= {job["TimeLimit"] for job in jobs}, "a submission asks for the sum of its cells"
 
 
@@ -96,18 +96,34 @@ def test_warning_before_the_time_limit_saves_the_state(local_long, tmp_path):
 def test_crashed_node(local_long, tmp_path, cluster):
     study = local_long.copy(tmp_path / "run", seeds=[1])
     driver = study.start(*ALONE)
-    study.wait_for_training()
+    job = environment(study.wait_for_training())["SLURM_JOB_ID"]
     node = study.running_jobs()[0]["NodeList"]
     cluster.crash_node(node)
     wait_for(lambda: not study.trainings(), 5, "the node's processes to be dead")
     try:
+        study.start_again(job)
         assert driver.wait(200) == 0, study.said
     finally:
         cluster.start_node(int(node.removeprefix("node")))
     assert study.results().items() <= local_long.results().items()
-    jobs = sorted(study.jobs(), key=lambda job: int(job["JobId"]))
-    assert [job["JobState"] for job in jobs] == ["NODE_FAIL", "COMPLETED"]
-    assert jobs[1]["NodeList"] != node
+    [job] = study.jobs()
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+    assert job["NodeList"] != node
+
+
+def test_preempted_job_carries_on(local_long, tmp_path):
+    study = local_long.copy(tmp_path / "run", seeds=[1])
+    driver = study.start(*ALONE)
+    job = environment(study.wait_for_training())["SLURM_JOB_ID"]
+    node = study.running_jobs()[0]["NodeList"]
+    urgent = ("sbatch", "--partition=urgent", f"--nodelist={node}", "--cpus-per-task=2", "--output=/dev/null")
+    study.cluster.run(*urgent, f"--chdir={tmp_path}", "--wrap=sleep 1")
+    study.start_again(job)
+    assert driver.wait(200) == 0, study.said
+
+    assert study.results().items() <= local_long.results().items()
+    assert [(job["JobState"], job["Restarts"]) for job in study.jobs()] == [("COMPLETED", "1")]
+    assert [cost["resumes"] for cost in study.results("cost").values()] == [1]
 
 
 def test_killed_driver_started_again_at_once(local_long, tmp_path):
@@ -137,7 +153,7 @@ def test_killed_driver_settled_and_started_again(local_long, tmp_path, cluster):
     driver.kill()
     driver.wait()
     subprocess.run(
-        [sys.executable, "-m", "viny.operations.settle", "--directory", study.folder, "--cancel"],
+        [sys.executable, "-m", "viny", "settle", "--directory", study.folder, "--cancel"],
         env={**cluster.environment, "PYTHONPATH": str(study.project / "src")},
         check=True,
         timeout=60,

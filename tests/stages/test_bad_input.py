@@ -13,13 +13,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from test_kill import fork, wait
+from test_kill import fork, stop_at, wait
 from tiny import MAINS, Result
 
 from viny.models.encoder import build_encoder
@@ -168,7 +169,7 @@ WRONG_FLAGS = {
     "no tested images": ("cls_pets", {"test_images": 0}, "argument --test-images: '0' is not a positive number"),
     "seed in words": ("finetune", {"seed": "one"}, "argument --seed: invalid int value: 'one'"),
     "coordinates without values": ("finetune", {"coordinates": "pretrain"}, "is not of the form key=value,key=value"),
-    "coordinates of another world": ("finetune", {"coordinates": "x=1"}, "'x' is not one of study, pretrain"),
+    "coordinates of another world": ("finetune", {"coordinates": "x=1"}, "'x' is not one of study, variant, pretrain"),
     "coordinates that are no numbers": ("finetune", {"coordinates": "pretrain=lots"}, "pretrain in .* is not a number"),
     "unknown optimizer": ("finetune", {"optimizer": "sgd"}, "argument --optimizer: invalid choice: 'sgd'"),
     "unknown flag": ("finetune", {"epohcs": 3}, "unrecognized arguments: --epohcs 3"),
@@ -274,6 +275,44 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_run_carries_on(stages, 
     filler.unlink()
     assert stages.main("finetune", full_disk / "out", **changes) == 0
     assert Result(full_disk / "out").repeatable == whole.repeatable
+
+
+@pytest.mark.parametrize("locked", ["output", "state"])
+def test_a_read_only_file_system_is_named(stages, full_disk, locked, capsys):
+    places = {"output": stages.folder / "out", "state_dir": stages.folder / "state"}
+    places["output" if locked == "output" else "state_dir"] = full_disk / "results" / "out"
+    precious = full_disk / "results" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("1")
+    subprocess.run(["mount", "-o", "remount,ro", full_disk], check=True)
+    assert stages.main("finetune", places.pop("output"), **places) == 1
+    said = capsys.readouterr().err
+    assert said.count("viny: error: ") == 1
+    assert f"{os.strerror(errno.EROFS)}" in said
+    assert str(full_disk) in said
+    assert "Traceback" not in said
+    assert [path.name for path in precious.parent.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("hours", [-30_000, 30_000])
+def test_a_clock_that_was_wrong_changes_nothing(stages, hours, capfd):
+    whole = stages.run("finetune", save_every=0)
+    output = stages.folder / "out"
+    arguments = {"save_every": 0, "state_dir": stages.folder / "state"}
+    stage, line = stages.arguments("finetune", output, **arguments)
+
+    def command():
+        stop_at(6)()
+        return MAINS[stage](line)
+
+    assert wait(fork(command)) == -signal.SIGKILL
+    then = time.time() + 3600 * hours
+    for path in (stages.folder / "state").rglob("*"):
+        os.utime(path, (then, then))
+    capfd.readouterr()
+    assert stages.main("finetune", output, **arguments) == 0
+    assert "resuming at epoch 2, step 5" in capfd.readouterr().err
+    assert Result(output).repeatable == whole.repeatable
 
 
 def test_a_log_that_cannot_be_written_ends_nothing(stages):

@@ -3,6 +3,7 @@
 `VINY_KILLS=120 pytest tests/stages/test_kill.py -k random` kills a hundred times more at random instants.
 """
 
+import errno
 import json
 import os
 import random
@@ -14,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import MAINS, Result
+from tiny import MAINS, MODEL, Result
 
+from viny import settings
 from viny.data.store import Store
+from viny.provenance import file_sha256
+from viny.stages import geometry
 from viny.training import loop, state
 
 KILLS = int(os.environ.get("VINY_KILLS", "15"))
@@ -235,7 +239,7 @@ def test_a_run_finished_before_the_kill_is_not_trained_again(stages, capfd):
     output = stages.folder / "out"
 
     def die_while_exporting():
-        state._place = die
+        state.RunState._place = die
 
     assert run(stages, "finetune", output, die_while_exporting, **SHORT) == -signal.SIGKILL
     assert not output.exists() or not list(output.iterdir())
@@ -306,6 +310,92 @@ def test_the_process_that_waits_takes_over_when_the_first_is_killed(stages, capf
     assert wait(second) == 0
     assert "resuming at" in capfd.readouterr().err
     assert Result(output).repeatable == whole.repeatable
+
+
+def without_locks():
+    """A file system such as Lustre without the mount option `flock`."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    state.fcntl.lockf = refuse
+
+
+@pytest.mark.parametrize("changes", [LONG, {**SHORT, "seeding": "split_only"}], ids=["long", "drawn seed"])
+def test_two_processes_on_one_run_without_locks_leave_the_same_whole_result(stages, changes, capfd):
+    output = stages.folder / "out"
+    stage, line = stages.arguments("finetune", output, **changes)
+
+    def command():
+        without_locks()
+        return MAINS[stage](line)
+
+    both = [fork(command) for _ in range(2)]
+    assert [wait(pid) for pid in both] == [0, 0]
+    said = capfd.readouterr().err
+    assert said.count("warning: no locks in ") == 2
+    result = Result(output)
+    seed = result.document["provenance"]["seed"]
+    assert run(stages, "finetune", stages.folder / "whole", **{**changes, "seed": seed, "seeding": "everything"}) == 0
+    whole = Result(stages.folder / "whole")
+    assert result.model.read_bytes() == whole.model.read_bytes()
+    assert result.metrics == whole.metrics
+    assert {path.name for path in output.iterdir()} == {path.name for path in whole.folder.iterdir()}
+    sums = {name: file_sha256(output / name) for name in result.document["outputs"]}
+    assert sums == result.document["outputs"], "files of one of the two, not of both"
+
+
+def test_two_processes_without_locks_killed_at_random_instants(stages):
+    chance = random.Random(0)
+    began = time.monotonic()
+    whole = undisturbed(stages, "finetune", **LONG)
+    duration = time.monotonic() - began
+    output = stages.folder / "out"
+    stage, line = stages.arguments("finetune", output, **LONG)
+
+    def command():
+        without_locks()
+        return MAINS[stage](line)
+
+    for _ in range(3):
+        victim, other = fork(command), fork(command)
+        time.sleep(chance.uniform(0, duration))
+        os.kill(victim, signal.SIGKILL)
+        assert wait(victim) in (0, -signal.SIGKILL)
+        assert wait(other) == 0
+        assert Result(output).repeatable == whole.repeatable
+        shutil.rmtree(output)
+        shutil.rmtree(f"{output}.state")
+
+
+def test_a_killed_measurement_of_geometry_leaves_nothing_half(stages, encoder):
+    flags = {"test_images": 10, "images": 16, "probe_epochs": 1, "seed": 1, "encoder": encoder} | MODEL
+    line = [word for key, value in flags.items() for word in (settings.flag(key), settings.text(value))]
+    line += ["--store", str(stages.stores / "pets" / "all.json")]
+
+    def measure(name: str, hook=lambda: None) -> int:
+        places = ["--output", str(stages.folder / name), "--state-dir", str(stages.folder / f"{name}.state")]
+
+        def command():
+            hook()
+            return geometry.main([*line, *places])
+
+        return wait(fork(command))
+
+    def measured(name: str) -> tuple:
+        folder = stages.folder / name
+        return Result(folder).metrics, (folder / "similarity.npz").read_bytes(), len(list(folder.iterdir()))
+
+    counter = stages.folder / "calls"
+    assert measure("whole", Fuse(None, counter=counter)) == 0
+    points = range(1, int(counter.read_text()) + 1)
+    for number in random.Random(0).sample(points, min(max(KILLS // 2, 8), len(points))):
+        name = f"killed-{number}"
+        assert measure(name, Fuse(number)) == -signal.SIGKILL
+        if (stages.folder / name / "metrics.json").exists():  # the last file to be put in place
+            assert measured(name) == measured("whole")
+        assert measure(name) == 0
+        assert measured(name) == measured("whole")
 
 
 def test_a_seed_left_to_chance_stays_when_the_run_is_killed(stages):

@@ -1,6 +1,7 @@
 """What all stages promise: valid results, the same bits from the same seed, the budget that was asked for."""
 
 import json
+import os
 from importlib import resources
 
 import jsonschema
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 from tiny import MODEL, RUNS, SHORT
 
 from viny.provenance import file_sha256
+from viny.stages import finetune
 from viny.stages import run as stage_run
 
 STILL = {"learning_rate": 1e-30, "weight_decay": 0.0, "steps": 1, "milestones": []}  # trained, but nothing moves
@@ -110,8 +112,6 @@ def test_seeding_of_the_split_alone_leaves_the_rest_to_chance(stages, kind):
 
 
 def test_batches_of_the_evaluation_change_no_metric(once, stages, monkeypatch):
-    from viny.stages import finetune
-
     monkeypatch.setattr(finetune, "_EVALUATION_BATCH", 7)
     split = stages.run("finetune")
     assert split.model.read_bytes() == once.run("finetune").model.read_bytes()
@@ -147,6 +147,27 @@ def test_coordinates_are_recorded_and_shown(stages, capsys):
         "study": "s", "pretrain": 0, "intermediate": "none", "downstream": 24, "seed": 1,
     }  # fmt: skip
     assert "finetune pretrain=0 intermediate=none downstream=24 seed=1: " in capsys.readouterr().err
+
+
+def test_a_class_that_never_occurs_has_no_score(stages, monkeypatch):
+    never = torch.tensor([0.5, 0.25, torch.nan], dtype=torch.float64)
+    monkeypatch.setattr(finetune.segmentation, "class_iou", lambda confusion: never)
+    metrics = (stages.run("finetune").folder / "metrics.json").read_text()
+    document = json.loads(metrics, parse_constant=pytest.fail)
+    assert document["metrics"]["class_iou"] == {"foreground": 0.5, "background": 0.25, "border": None}
+    assert document["metrics"]["miou"] == 0.375
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_files_are_for_those_whom_the_umask_lets_read(stages, kind):
+    before = os.umask(0o027)
+    try:
+        result = stages.run(kind)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in result.folder.iterdir()}
+    assert modes == dict.fromkeys(modes, 0o640)
 
 
 def test_a_log_repeats_what_was_said(stages, capsys):
@@ -203,5 +224,5 @@ def test_settings_are_recorded_with_the_defaults_of_those_not_given(once):
     settings = once.run("finetune").document["settings"]
     assert settings["finetune"]["epochs"] == SHORT["epochs"]
     assert settings["finetune"]["weight_decay"] == 1e-4
-    assert settings["model"] == MODEL
+    assert settings["model"] == {**MODEL, "initialization": "timm"}
     assert settings["seeding"] == "everything"

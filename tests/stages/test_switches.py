@@ -203,3 +203,19 @@ def test_how_to_compute_is_recorded_and_changes_little(once, stages):
     assert fused.document["provenance"]["compute"]["attention"] == "fused"
     assert fused.document["settings"] == explicit.document["settings"]
     assert fused.document["provenance"]["run_key"] != explicit.document["provenance"]["run_key"]
+
+
+def test_initialization_is_that_of_encoder_and_head_alike(once):
+    mean = {}
+    for how in ("timm", "pytorch"):
+        started = once.run("finetune", "init", initialization=how, **STILL)
+        assert (np.std(started.encoder["pos_embed"]) > 0.5) == (how == "pytorch")
+        mean[how] = load_model(started.model).head.bias.detach().abs().mean().item()
+        assert started.document["settings"]["model"]["initialization"] == how
+    assert mean["timm"] < 1e-6 < 0.01 < mean["pytorch"]
+
+
+def test_a_head_follows_the_initialization_also_on_a_trained_encoder(once):
+    encoder = once.run("pretrain", initialization="pytorch").model
+    started = once.run("finetune", "head", initialization="pytorch", encoder=encoder, **STILL)
+    assert load_model(started.model).head.bias.abs().max() > 0.01

@@ -1,5 +1,6 @@
 """What Snakemake plans before anything has been run, and how it takes a config with mistakes."""
 
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,11 @@ def test_a_study_on_real_images_is_planned(workflow):
     assert planned == {"pretrain": 2, "intermediate": 6, "finetune": 30}
 
 
+def test_the_choices_of_the_release_are_planned_with_what_each_concerns(workflow):
+    planned = workflow.training(config="fidelity.yaml")
+    assert planned == {"pretrain": 3 + 4 * 3 - 2 + 1, "intermediate": 3 * 3, "finetune": 19 * 3}
+
+
 def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):
     done = workflow.run("--dry-run", config={"finetune": {"learning_rate": "1e-3"}, "grids": {}})
     said = done.stdout + done.stderr
@@ -48,6 +54,17 @@ def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):
     assert "grids: unknown key (did you mean `grid`?)" in said
     assert "Traceback" not in said
     assert "File " not in said
+
+
+def test_the_cluster_profile_knows_every_rule():
+    rules = "".join(path.read_text() for path in [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk")])
+    defined = set(re.findall(r"^ *(?:rule|checkpoint) (\w+):", rules, re.MULTILINE))
+    [local] = re.findall(r"^localrules:\n((?: +\w+,\n)+)", rules, re.MULTILINE)
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    worth_a_submission_each = {"procedural", "ingest", "pretrain", "intermediate"}
+    assert set(profile["groups"]) <= defined
+    assert defined == set(profile["groups"]) | set(re.findall(r"\w+", local)) | worth_a_submission_each
+    assert set(profile["group-components"]) <= set(profile["groups"].values())
 
 
 @pytest.mark.parametrize("command", [["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "workflow"]])

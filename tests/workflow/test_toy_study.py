@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import time
 
 import pytest
 from conftest import TOY, altered
@@ -85,6 +86,12 @@ PLANS = {
         {},
     ),
     "where images are and what to do about bad ones": ({"data__root": "elsewhere", "data__bad_images": "skip"}, {}),
+    "a variant of fine-tuning": ({"variants": {"raw": {"finetune": {"normalize": False}}}}, {"finetune": 3}),
+    "a variant of pre-training": (
+        {"variants": {"more": {"pretrain": {"mask_ratio": 0.6}}}},
+        {"pretrain": 1, "intermediate": 1, "finetune": 2},
+    ),
+    "a variant of how results are summarized": ({"variants": {"image": {"analysis": {"miou": "per_image"}}}}, {}),
     "how results are summarized": ({"analysis": {"confidence": 0.9}}, {}),
 }  # fmt: skip
 
@@ -110,6 +117,18 @@ def test_a_new_date_alone_is_no_reason(toy):
     [encoder] = toy.results("pretrain/*/*/encoder.safetensors")
     encoder.touch()
     assert toy.training(config=TOY) == {}
+
+
+def test_a_date_in_the_future_is_no_reason(toy):
+    files = ["stores/**/*.json", "results/toy/pretrain/**/*.safetensors", f"results/toy/{CELL}/*"]
+    paths = [path for file in files for path in toy.work.glob(file)]
+    assert len(paths) > 6
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    for path in paths:
+        os.utime(path, (time.time() + 1e6,) * 2)
+    assert toy.training(config=TOY) == {}
+    for path, date in before.items():
+        os.utime(path, ns=(date, date))
 
 
 def test_a_change_of_code_runs_the_stages_that_use_it(toy):
@@ -138,6 +157,35 @@ def test_a_study_of_images_on_disk_is_run_to_the_report(toy):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "procedural" not in (toy.work / "results/real/overview.html").read_text()
     assert "procedural" in (toy.work / "results/toy/overview.html").read_text()
+
+
+def test_variants_run_beside_their_study(toy):
+    changes = {
+        "adam": {"intermediate": {"cls_intel": {"optimizer": "adam"}}},
+        "raw": {
+            "finetune": {"normalize": False},
+            "grid": {"exclude": [{"pretrain": 24}, {"intermediate": "cls_intel"}]},
+        },
+    }
+    config = altered(study="varied", variants=changes)
+    done = toy.run(config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = toy.work / "results" / "varied"
+    own = sorted(str(path.parent.relative_to(folder)) for path in folder.glob("variants/**/metrics.json"))
+    assert own == [
+        "variants/adam/finetune/pretrain=24/intermediate=cls_intel/downstream=8/seed=1",
+        "variants/adam/intermediate/pretrain=24/intermediate=cls_intel/seed=1",
+        "variants/raw/finetune/pretrain=0/intermediate=none/downstream=8/seed=1",
+    ]
+    assert json.loads((folder / own[0] / "metrics.json").read_text())["coordinates"]["variant"] == "adam"
+    assert "equal in every run" in (folder / "tables/variants.md").read_text()  # Adam and AdamW without weight decay
+    assert "Variants of the study" in (folder / "overview.html").read_text()
+    assert "Nothing to be done" in toy.run(config=config).stderr
+    config["variants"]["raw"]["finetune"]["learning_rate"] = 1.0e-3
+    assert toy.training(config=config) == {"finetune": 1}
+    with gone(folder / own[2] / "metrics.json"):
+        assert toy.run("so_far", config=config | {"variants": changes}).returncode == 0
+        assert "1 cells cannot be compared yet" in (folder / "so-far/tables/variants.md").read_text()
 
 
 def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):

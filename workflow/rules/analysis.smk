@@ -5,6 +5,7 @@ TARGETS += [
     *in_study(*CONCLUSIONS),
     *in_study("figures/training_finetune.png", "figures/examples.png"),
     *in_study("tables/beside_paper.md", "figures/similarity_maps.png"),
+    *(in_study(*VARIANTS) if STUDY.variants else []),
 ]
 
 
@@ -40,9 +41,7 @@ rule collect_so_far:
         miou=STUDY.config["analysis"]["miou"],
         folder=folder_of,
         code=code("collect"),
-        found=lambda wildcards: fingerprint(
-            [[str(job.metrics), job.metrics.stat().st_mtime] for job in STUDY.jobs() if job.metrics.exists()]
-        ),
+        found=lambda wildcards: there(STUDY.jobs()),
     shell:
         "python -m viny.analysis.collect --config {params.declaration:q} --miou {params.miou}"
         " --output {params.folder} --log {log}"
@@ -51,6 +50,48 @@ rule collect_so_far:
 rule so_far:
     input:
         [f"{RESULTS}/{SO_FAR}/{name}" for name in CONCLUSIONS],
+
+
+# What each variant of the study changes; asked for where it has variants.
+rule variants:
+    input:
+        list(dict.fromkeys(job.metrics for member in STUDY.family for job in member.jobs(*TRAINED))),
+    output:
+        in_study(*VARIANTS),
+        shown(in_study("tables/variants.html"), "What each variant changes", "Tables", "variants"),
+        shown(in_study("figures/variants.png"), "What each variant changes", "Figures", "variants"),
+    log:
+        STUDY.logs / "analysis" / "variants.log",
+    conda:
+        "../../envs/viny.yaml"
+    params:
+        declaration=json.dumps(STUDY.variants_declaration),
+        confidence=STUDY.config["analysis"]["confidence"],
+        folder=folder_of,
+        note=data_note,
+        code=code("variants"),
+    shell:
+        "python -m viny.analysis.variants --config {params.declaration:q} --confidence {params.confidence}"
+        " {params.note} --output {params.folder} --log {log}"
+
+
+rule variants_so_far:
+    output:
+        [f"{RESULTS}/{SO_FAR}/{name}" for name in (*VARIANTS, "tables/variants.html", "figures/variants.png")],
+    log:
+        STUDY.logs / "analysis" / "variants_so_far.log",
+    conda:
+        "../../envs/viny.yaml"
+    params:
+        declaration=json.dumps(STUDY.variants_declaration),
+        confidence=STUDY.config["analysis"]["confidence"],
+        folder=folder_of,
+        note=data_note,
+        code=code("variants"),
+        found=lambda wildcards: there(job for member in STUDY.family for job in member.jobs(*TRAINED)),
+    shell:
+        "python -m viny.analysis.variants --config {params.declaration:q} --confidence {params.confidence}"
+        " {params.note} --output {params.folder} --log {log}"
 
 
 rule statistics:
@@ -186,6 +227,11 @@ rule overview:
         costs=lambda wildcards: (
             [] if wildcards.collection == PUBLISHED else f"{RESULTS}/{wildcards.collection}/costs.csv"
         ),
+        variants=lambda wildcards: (
+            [f"{RESULTS}/{wildcards.collection}/{name}" for name in ("tables/variants.html", "figures/variants.png")]
+            if has_variants(wildcards)
+            else []
+        ),
     output:
         shown(in_folder("overview.html"), "Opening page", "Verdicts", "overview"),
     log:
@@ -195,9 +241,11 @@ rule overview:
     params:
         folder=folder_of,
         note=data_note,
+        variants=lambda wildcards: "--variants" if has_variants(wildcards) else "",
         code=code("overview"),
     shell:
-        "python -m viny.analysis.overview --folder {params.folder} {params.note}" " --output {output} --log {log}"
+        "python -m viny.analysis.overview --folder {params.folder} {params.variants} {params.note}"
+        " --output {output} --log {log}"
 
 
 rule beside_paper:

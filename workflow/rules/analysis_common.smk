@@ -2,14 +2,11 @@
 import json
 import re
 
+from viny.config import PUBLISHED
 from viny.provenance import fingerprint
 
 RESULTS = STUDY.config["results"]
 SO_FAR = f"{STUDY.name}/so-far"
-PUBLISHED = "published"
-
-if STUDY.name == PUBLISHED:
-    sys.exit("The config cannot be used:\n  study: published is the name of the paper's numbers; choose another")
 
 
 wildcard_constraints:
@@ -114,6 +111,24 @@ CONCLUSIONS = [
     *["claims.md", "claims.json", "statistics/overall.csv", "statistics/returns.csv"],
     "overview.html",
 ]
+
+
+# What is made of the variants of a study, besides what the report shows.
+VARIANTS = [
+    *["variants.csv", "statistics/variants.csv", "figures/variants.pdf"],
+    *(f"tables/variants.{suffix}" for suffix in ("csv", "md", "tex")),
+]
+TRAINED = ("pretrain", "intermediate", "finetune")  # the stages that variants are compared by
+
+
+def has_variants(wildcards):
+    """Whether a collection of cells has variants to show."""
+    return bool(STUDY.variants) and wildcards.collection != PUBLISHED
+
+
+def there(jobs):
+    """Fingerprint of the results that are there."""
+    return fingerprint([[str(job.metrics), job.metrics.stat().st_mtime] for job in jobs if job.metrics.exists()])
 
 
 def share_encoder(wildcards):

@@ -2,6 +2,7 @@
 import functools
 import gc
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -24,8 +25,10 @@ try:
 except VinyError as error:
     sys.exit(f"The config cannot be used:\n  {error}")
 
+MEMBERS = {member.prefix: member for member in STUDY.family}
+
 # What is asked for. The metrics of a cell stand for the cell: its weights may be deleted to save space.
-TARGETS = [job.metrics for job in STUDY.jobs("finetune", "geometry")]
+TARGETS = [job.metrics for member in STUDY.family for job in member.own_jobs("finetune", "geometry")]
 
 # Commands find viny in this checkout wherever Snakemake works (--directory), and run in the Python of Snakemake,
 # activated or not, unless the rules have a conda environment of their own.
@@ -44,6 +47,8 @@ RATE = 1000 if GPU else 25 * THREADS
 
 
 wildcard_constraints:
+    # Where the results of a variant begin, nothing for the study itself. (Snakemake takes an empty pattern for none.)
+    variant=f"({'|'.join(map(re.escape, MEMBERS))})",
     pretrain=r"\d+",
     intermediate=r"[a-z]+(_[a-z]+)*",
     downstream=r"\d+",
@@ -59,7 +64,7 @@ wildcard_constraints:
 
 def results(stage, filename):
     """Pattern of a stage's result, with wildcards for the run's coordinates."""
-    return STUDY.folder / stage / place(stage) / filename
+    return f"{STUDY.folder}/{{variant}}{stage}/{place(stage)}/{filename}"
 
 
 def place(stage):
@@ -69,7 +74,12 @@ def place(stage):
 
 def log_file(stage):
     """Pattern of a stage's log."""
-    return STUDY.logs / stage / f"{place(stage)}.log"
+    return f"{STUDY.logs}/{{variant}}{stage}/{place(stage)}.log"
+
+
+def study_of(wildcards):
+    """The study, or the variant of it, that a run belongs to."""
+    return MEMBERS[wildcards.variant]
 
 
 def seed_of(wildcards):
@@ -79,19 +89,19 @@ def seed_of(wildcards):
 
 def encoder_of(wildcards):
     """The encoder file that a segmentation or a measurement starts from, in a list; empty for random weights."""
-    encoder = STUDY.encoder(wildcards.pretrain, wildcards.intermediate, wildcards.seed)
+    encoder = study_of(wildcards).encoder(wildcards.pretrain, wildcards.intermediate, wildcards.seed)
     return [encoder] if encoder else []
 
 
 def pretrained_of(wildcards):
     """The encoder file that an intermediate task starts from, in a list; empty for random weights."""
-    encoder = STUDY.encoder(wildcards.pretrain, "none", wildcards.seed)
+    encoder = study_of(wildcards).encoder(wildcards.pretrain, "none", wildcards.seed)
     return [encoder] if encoder else []
 
 
 def test_store_of(wildcards):
     """The test images of an intermediate task, in a list; empty where they are part of its store."""
-    store = STUDY.task_stores(wildcards.intermediate).get("test")
+    store = study_of(wildcards).task_stores(wildcards.intermediate).get("test")
     return [STUDY.manifest(store)] if store else []
 
 
@@ -102,12 +112,13 @@ def test_store_of(wildcards):
 
 def start(wildcards, input, output, threads):
     """The command of a stage with the flags that say from which files, how and under which name to run it."""
-    folder = Path(output[0]).parent
-    stage, *place = folder.relative_to(STUDY.folder).parts
+    study, folder = study_of(wildcards), Path(output[0]).parent
+    stage, *place = folder.relative_to(study.folder).parts
+    place = [f"study={study.name}", *([f"variant={study.variant}"] if study.variant else []), *place]
     files = " ".join(f"--{name.replace('_', '-')} {file}" for name, file in input.items() if file)
     return (
-        f"{STAGES}{stage} {files} {compute_flags(threads)} --coordinates {','.join([f'study={STUDY.name}', *place])}"
-        f" --state-dir {STUDY.state} --output {folder}"
+        f"{STAGES}{stage} {files} {compute_flags(threads)} --coordinates {','.join(place)}"
+        f" --state-dir {study.state} --output {folder}"
     )
 
 
@@ -124,9 +135,9 @@ def images_at(wildcards, output):
     return f"--source {shlex.quote(str(STUDY.source(wildcards.dataset)))}{download} --bad-images {data['bad_images']}"
 
 
-def minutes(section, images, attempt):
+def minutes(study, section, images, attempt):
     """Time to ask for, in minutes: that of training, ten for the rest, all of it more at each attempt."""
-    values = STUDY.section(section)
+    values = study.section(section)
     passes = values["steps"] * values["batch_size"] if values["steps"] else values["epochs"] * images
     return at_most(attempt * (10 + math.ceil(passes / RATE / 60)))
 

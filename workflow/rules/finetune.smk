@@ -3,7 +3,7 @@
 
 rule finetune:
     input:
-        store=lambda wildcards: STUDY.manifest(STUDY.finetune_store(wildcards.downstream)),
+        store=lambda wildcards: STUDY.manifest(study_of(wildcards).finetune_store(wildcards.downstream)),
         encoder=encoder_of,
     output:
         model=results("finetune", "model.safetensors"),
@@ -18,10 +18,10 @@ rule finetune:
     resources:
         gpu=GPU,
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: minutes("finetune", int(wildcards.downstream), attempt),
+        runtime=lambda wildcards, attempt: minutes(study_of(wildcards), "finetune", int(wildcards.downstream), attempt),
     params:
         start=start,
-        settings=STUDY.flags("finetune"),
+        settings=lambda wildcards: study_of(wildcards).flags("finetune"),
         code=code_fingerprint("viny.stages.finetune"),
     shell:
         "{params.start} --images {wildcards.downstream}" " --seed {wildcards.seed} {params.settings} --log {log}"

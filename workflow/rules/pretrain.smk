@@ -3,7 +3,7 @@
 
 rule pretrain:
     input:
-        store=lambda wildcards: STUDY.manifest(STUDY.pretrain_store(wildcards.pretrain)),
+        store=lambda wildcards: STUDY.manifest(study_of(wildcards).pretrain_store(wildcards.pretrain)),
     output:
         encoder=results("pretrain", "encoder.safetensors"),
         metrics=results("pretrain", "metrics.json"),
@@ -19,11 +19,11 @@ rule pretrain:
     resources:
         gpu=GPU,
         mem_mb=lambda wildcards, attempt: 6000 * attempt,
-        runtime=lambda wildcards, attempt: minutes("pretrain", int(wildcards.pretrain), attempt),
+        runtime=lambda wildcards, attempt: minutes(study_of(wildcards), "pretrain", int(wildcards.pretrain), attempt),
     params:
         start=start,
         seed=seed_of,
-        settings=STUDY.flags("pretrain"),
+        settings=lambda wildcards: study_of(wildcards).flags("pretrain"),
         code=code_fingerprint("viny.stages.pretrain"),
     shell:
         "{params.start} --images {wildcards.pretrain} --seed {params.seed}" " {params.settings} --log {log}"

@@ -26,7 +26,7 @@ import pandas as pd
 
 from viny import console
 from viny.analysis.files import write_csv, write_json
-from viny.analysis.results import own_settings, read_all, read_history, refuse_other_encoders
+from viny.analysis.results import own_settings, read_all, read_history, refuse_other_encoders, refuse_other_studies
 from viny.errors import VinyError, command
 from viny.study import Job, Study
 
@@ -169,6 +169,7 @@ def settings_summary(name: str, results: Results, headline: str) -> dict[str, An
 def write(study: Study, folder: Path, headline: str) -> tuple[int, int]:
     """Write all files of this module into `folder`; returns how many cells are done and declared."""
     results = read_all(study.jobs())
+    refuse_other_studies(study, results)
     refuse_other_encoders(study, results)
     cells = cells_frame(study, results, headline)
     if cells.empty:

@@ -1,5 +1,8 @@
 """What the cells scored, and what each stage changed."""
 
+import math
+
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -108,6 +111,53 @@ def beside_paper(beside: pd.DataFrame) -> Figure:
     after = [Line2D([], [], color=style.GREY, ls="--", marker="o", mfc="white", label="after an intermediate task")]
     style.size_legend(fig, sizes, more=after if tasks != ["none"] else [])
     return fig
+
+
+def variants(compared: pd.DataFrame) -> Figure:
+    """Difference of each variant to the study itself, one row per variant and one color per cell.
+
+    Args:
+        compared: of `viny.analysis.variants.compare`. Thick bars are standard errors, thin ones intervals.
+    """
+    cells = compared[compared["scope"] == "cell"]
+    if cells["effect"].notna().sum() == 0:
+        return style.empty("No cell has been run both in the study itself and in a variant.")
+    order = list(dict.fromkeys(cells["variant"]))
+    places = list(dict.fromkeys(_place(cells.sort_values(["pretrain", "intermediate", "downstream"]))))
+    look = {place: (style.OKABE_ITO[i % 7], style.MARKERS[i % 8]) for i, place in enumerate(places)}
+    height = 0.6 + len(order) * max(0.24, 0.08 * len(places)) + 0.15 * math.ceil(len(places) / 3)  # inches
+    fig, ax = plt.subplots(figsize=(style.DOUBLE, height), layout="constrained")
+    for row, variant in enumerate(order):
+        own = cells[cells["variant"] == variant]
+        for index, (place, cell) in enumerate(zip(_place(own), own.itertuples(), strict=True)):
+            color, marker = look[place]
+            y = row + min(0.22, 0.8 / len(own)) * (index - (len(own) - 1) / 2)
+            if pd.isna(cell.effect):
+                at = {"transform": ax.get_yaxis_transform(), "clip_on": False, "gid": "missing"}
+                ax.plot([0.01], [y], "x", color=color, **at)
+                continue
+            ax.plot([cell.low, cell.high], [y, y], color=color, linewidth=0.8)
+            ax.plot([cell.effect - cell.se, cell.effect + cell.se], [y, y], color=color, linewidth=2.2)
+            ax.plot([cell.effect], [y], marker, color=color)
+    ax.axvline(0, color="black", linewidth=0.7, zorder=1)
+    ax.set_yticks(range(len(order)), [name.replace("_", " ") for name in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.set_xlabel(f"{POINTS}, against the study itself")
+    handles = [Line2D([], [], color=c, marker=m, linestyle="", label=place) for place, (c, m) in look.items()]
+    if cells["effect"].isna().any():
+        handles.append(Line2D([], [], color=style.GREY, marker="x", linestyle="", label="no result yet"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, columnspacing=1.2)
+    return fig
+
+
+def _place(cells: pd.DataFrame) -> list[str]:
+    """A cell in words: `2k pre-training images, CLS-Intel, 250 labels`."""
+    parts = []
+    for pretrain, task, labels in cells[["pretrain", "intermediate", "downstream"]].itertuples(index=False):
+        words = [f"{names.size(pretrain)} pre-training images", f"{names.size(labels)} labels"]
+        words[1:1] = [] if task == "none" else [names.task(task, short=True)]
+        parts.append(", ".join(words))
+    return parts
 
 
 def _lines(ax: Axes, panel: pd.DataFrame, value: str, error: str, sizes: pd.Series) -> None:

@@ -50,12 +50,13 @@ STYLE = """<meta charset="utf-8">
 """
 
 
-def page(folder: Path, note: str = "") -> str:
+def page(folder: Path, note: str = "", variants: bool = False) -> str:
     """The opening page as a fragment of HTML.
 
     Args:
         folder: of a study's results, see the module's description.
         note: a word on the data, shown at the top.
+        variants: show what the variants of the study change, too.
     """
     cells = read_cells(folder / "cells.csv")
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
@@ -68,6 +69,7 @@ def page(folder: Path, note: str = "") -> str:
         "<h2>Verdicts on the paper's claims</h2>",
         verdict_table(claims["claims"]),
         "<p><small>Criteria, numbers and the cells behind each verdict: <code>claims.md</code>.</small></p>",
+        *(_variants(folder) if variants else []),
         "<h2>Figures</h2>",
         *(_figure(folder / f"figures/{name}.png", caption) for name, caption in FIGURES.items()),
         "<h2>Tables</h2>",
@@ -130,6 +132,12 @@ def _table(path: Path) -> str:
     return f"<div class='wide'>{path.read_text(encoding='utf-8').removeprefix(HTML_HEAD)}</div>"
 
 
+def _variants(folder: Path) -> list[str]:
+    caption = "What each variant changes against the study itself, with standard errors (thick) and intervals (thin)."
+    figure, table = _figure(folder / "figures/variants.png", caption), _table(folder / "tables/variants.html")
+    return ["<h2>Variants of the study</h2>", figure, table]
+
+
 def _cost_table(costs: pd.DataFrame) -> str:
     """Jobs, time and memory of each stage."""
     grouped = costs.groupby("stage", sort=False)
@@ -181,11 +189,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--folder", type=Path, required=True, help="folder of the study's results")
     parser.add_argument("--note", default="", help="a word on the data, shown at the top")
+    parser.add_argument("--variants", action="store_true", help="show what the variants of the study change")
     parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
     parser.add_argument("--log", type=Path)
     args = parser.parse_args(arguments)
     console.open_log(args.log)
-    write_text(args.output, page(args.folder, args.note))
+    write_text(args.output, page(args.folder, args.note, args.variants))
     console.say(f"opening page: {args.output}")
 
 

@@ -87,10 +87,13 @@ def read_all(jobs: Iterable[Job]) -> dict[Job, dict[str, Any] | None]:
     return results
 
 
-def refuse_mixtures(results: dict[Job, dict[str, Any]]) -> None:
+def refuse_mixtures(results: dict[Job, dict[str, Any]], settings: bool = True) -> None:
     """Stop when jobs of one kind ran with different training code or different settings.
 
     Such results would differ for another reason than the grid's, and a table could not show it.
+
+    Args:
+        settings: whether settings must be equal; those of a study and its variants need not.
 
     Raises:
         VinyError: names the odd ones (all but the most frequent version) and says what to do.
@@ -99,12 +102,27 @@ def refuse_mixtures(results: dict[Job, dict[str, Any]]) -> None:
     for job in results:
         kinds[job.kind].append(job)
     for kind, jobs in kinds.items():
-        for what, key in (("training code", "code"), ("settings", "settings")):
+        for what, key in (("training code", "code"), ("settings", "settings"))[: 1 + settings]:
             groups: dict[str, list[Job]] = defaultdict(list)
             for job in jobs:
                 groups[str(results[job]["provenance"].get(key))].append(job)
             if len(groups) > 1:
                 raise VinyError(_mixture(kind, what, groups, results))
+
+
+def refuse_other_studies(study: Study, results: dict[Job, dict[str, Any] | None]) -> None:
+    """Stop when a result was made for a study of another name, whose settings may be others.
+
+    Raises:
+        VinyError: names the first such result.
+    """
+    for job, result in results.items():
+        made_for = result["coordinates"].get("study", study.name) if result else study.name
+        if made_for != study.name:
+            raise VinyError(
+                f"{job.metrics} was made for the study {made_for}, not {study.name}; move the folders of the other "
+                f"study out of {study.folder} and run snakemake again, or set `study: {made_for}`"
+            )
 
 
 def refuse_other_encoders(study: Study, results: dict[Job, dict[str, Any] | None]) -> None:

@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from viny import console
+from viny.errors import VinyError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -31,15 +33,28 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
     """Hold the lock of `folder`, made if need be; wait, and say so, while another process holds it.
 
     The lock belongs to the process: it is free as soon as its holder ends, however it ends.
+
+    Raises:
+        VinyError: the file system has no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say(f"waiting for another process to finish {purpose} ({folder})")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _hold(file, f"waiting for another process to finish {purpose} ({folder})")
+        except OSError as error:
+            raise VinyError(
+                f"cannot lock {folder} against other processes: {error.strerror}; choose a folder on a file system "
+                "with locks (setting `stores`)"
+            ) from error
         yield
+
+
+def _hold(file: TextIO, waiting: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        console.say(waiting)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from viny.errors import VinyError
-from viny.models.layers import ATTENTION_MODES, NORM_EPS, Block, NormPatchEmbed, initialize
+from viny.models.layers import ATTENTION_MODES, INITIALIZATIONS, NORM_EPS, Block, NormPatchEmbed, initialize
 
 PAPER_SIZES = {
     "image_size": 128,
@@ -44,6 +44,7 @@ class ViNy(VisionTransformer):
         num_classes: int = 0,
         global_pool: str = "token",
         attention: str = "auto",
+        initialization: str = "timm",
         generator: torch.Generator | None = None,
     ):
         height, image_width = to_2tuple(img_size)
@@ -73,13 +74,22 @@ class ViNy(VisionTransformer):
             "head_width": head_dim,
             "mlp_width": mlp_dim,
         }
+        self.initialization = initialization
         self.initialize(generator)
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew; the same generator state gives the same weights."""
-        initialize(self, generator)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
-        nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
+        """Draw all weights anew; the same generator state gives the same weights.
+
+        `initialization` says how: `timm`, or `pytorch`, which is the authors' release: embeddings standard normal, the
+        rest as PyTorch does by itself. What is put on the encoder (heads, mask token) follows it.
+        """
+        initialize(self, generator, self.initialization)
+        if self.initialization == "pytorch":
+            nn.init.normal_(self.pos_embed, generator=generator)
+            nn.init.normal_(self.cls_token, generator=generator)
+        else:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+            nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
 
     def set_attention(self, mode: str) -> None:
         """Choose how attention is computed: `auto`, `fused` or `explicit` (same mathematics)."""
@@ -129,19 +139,22 @@ def build_encoder(
     head_width: int = 64,
     mlp_width: int = 512,
     num_classes: int = 0,
+    initialization: str = "timm",
     attention: str = "auto",
     generator: torch.Generator | None = None,
 ) -> ViNy:
     """Build an encoder from the `model` section of the settings (defaults: the paper's sizes).
 
     Raises:
-        VinyError: if the sizes do not fit together.
+        VinyError: if the sizes do not fit together, or a choice is unknown.
     """
     if image_size % patch_size:
         raise VinyError(
             f"model: image_size {image_size} is not a multiple of patch_size {patch_size}; choose sizes that divide"
         )
     _check_attention(attention)
+    if initialization not in INITIALIZATIONS:
+        raise VinyError(f"model.initialization: {initialization!r} is unknown; choose {' or '.join(INITIALIZATIONS)}")
     return ViNy(
         img_size=image_size,
         patch_size=patch_size,
@@ -152,6 +165,7 @@ def build_encoder(
         mlp_dim=mlp_width,
         num_classes=num_classes,
         attention=attention,
+        initialization=initialization,
         generator=generator,
     )
 

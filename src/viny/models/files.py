@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from viny.errors import VinyError
@@ -33,10 +33,9 @@ def save_model(model: nn.Module, path: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, temporary, metadata={"viny": json.dumps(description, sort_keys=True)})
+        # Not `save_file`, whose files nobody but their owner may read.
+        temporary.write_bytes(save(tensors, metadata={"viny": json.dumps(description, sort_keys=True)}))
         temporary.replace(path)
-    except SafetensorError as error:  # how safetensors reports a full disk
-        raise VinyError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

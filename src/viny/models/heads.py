@@ -18,7 +18,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder, self.classes = encoder, classes
         self.head = nn.Linear(encoder.embed_dim, classes)
-        initialize(self.head, generator)
+        initialize(self.head, generator, encoder.initialization)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> class logits (B, classes)."""
@@ -33,7 +33,7 @@ class Segmenter(nn.Module):
         self.encoder, self.classes = encoder, classes
         self.patch_size = encoder.patch_embed.patch_size[0]
         self.head = nn.Linear(encoder.embed_dim, self.patch_size**2 * classes)
-        initialize(self.head, generator)
+        initialize(self.head, generator, encoder.initialization)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> pixel logits (B, classes, S, S)."""
@@ -47,7 +47,7 @@ class PatchClassifier(nn.Module):
         super().__init__()
         self.encoder, self.classes = encoder, classes
         self.head = nn.Linear(encoder.embed_dim, classes)
-        initialize(self.head, generator)
+        initialize(self.head, generator, encoder.initialization)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) -> patch logits (B, N, classes)."""

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 NORM_EPS = 1e-5
 ATTENTION_MODES = ("auto", "fused", "explicit")
+INITIALIZATIONS = ("timm", "pytorch")
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -105,15 +106,23 @@ class Block(nn.Module):
         return kept + self.mlp(self.norm2(kept))
 
 
-def initialize(module: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Set weights as timm does for Vision Transformers: Linear truncated normal 0.02, biases 0, LayerNorm 1 and 0.
+def initialize(module: nn.Module, generator: torch.Generator | None = None, how: str = "timm") -> None:
+    """Draw the weights of Linear layers, and set those of LayerNorm to 1 and 0; other parameters are left alone.
 
-    The same generator state gives the same weights. Parameters outside Linear and LayerNorm are left alone.
+    The same generator state gives the same weights.
+
+    Args:
+        how: `timm`, as timm does for Vision Transformers: truncated normal 0.02, biases 0; `pytorch`, as nn.Linear
+            does by itself: weights and biases uniform within 1 / sqrt(inputs).
     """
     for part in module.modules():
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.LayerNorm):
+            part.reset_parameters()
+        elif isinstance(part, nn.Linear) and how == "pytorch":
+            bound = part.in_features**-0.5
+            for values in part.parameters():
+                nn.init.uniform_(values, -bound, bound, generator=generator)
+        elif isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.LayerNorm):
-            part.reset_parameters()

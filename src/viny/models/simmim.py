@@ -47,8 +47,11 @@ class SimMIM(nn.Module):
         self.loss = loss
         self.mask_token = nn.Parameter(torch.empty(encoder.embed_dim))
         self.decoder = nn.Linear(encoder.embed_dim, encoder.patch_embed.proj.in_features)
-        initialize(self.decoder, generator)
-        nn.init.trunc_normal_(self.mask_token, std=0.02, generator=generator)
+        initialize(self.decoder, generator, encoder.initialization)
+        if encoder.initialization == "pytorch":
+            nn.init.normal_(self.mask_token, generator=generator)
+        else:
+            nn.init.trunc_normal_(self.mask_token, std=0.02, generator=generator)
 
     def forward(self, images: Tensor, order: Tensor) -> Tensor:
         """Loss: mean absolute error over all pixels of masked patches, a scalar.

@@ -31,6 +31,6 @@ def _scores(metrics: dict[str, Any]) -> Iterator[str]:
     expected["miou"] = sum(present) / len(present) if present else math.nan
     recorded = {f"class_iou.{name}": metrics["class_iou"][name] for name in CLASSES} | metrics
     for name, value in expected.items():
-        found = recorded[name]
+        found = math.nan if recorded[name] is None else recorded[name]
         if not (math.isnan(value) and math.isnan(found)) and not math.isclose(found, value, abs_tol=_TOLERANCE):
             yield f"metrics.json: {name} is {found:.6f}, but the confusion matrix says {value:.6f}"

@@ -45,7 +45,7 @@ def find_pending(study: Study, configfile: Path) -> Pending:
 
 def from_summary(study: Study, summary: str) -> Pending:
     """Read the table that `snakemake --summary` prints: a line for each output file, the last column its fate."""
-    folders = {str(job.folder): job for job in study.jobs()}
+    folders = {str(job.folder): job for job in study.all_jobs()}
     manifests = {str(study.manifest(store)): store for store in study.stores()}
     jobs, stores, pending = set(), set(), Pending()
     for line in summary.splitlines():
@@ -68,17 +68,18 @@ def from_summary(study: Study, summary: str) -> Pending:
 
 def by_files(study: Study, source: str = "missing files") -> Pending:
     """Jobs whose metrics are missing, and what they need that is missing, too."""
-    encoders = {job.folder: job for job in study.jobs("pretrain", "intermediate")}
-    waiting = [job for job in study.jobs("finetune", "geometry") if not job.metrics.exists()]
+    owners = study.all_jobs()
+    jobs = {job.folder: job for job in owners}
+    waiting = [job for job in owners if job.stage in ("finetune", "geometry") and not job.metrics.exists()]
     needed = {}
     while waiting:
         job = waiting.pop()
         needed[job.folder] = job
-        encoder = encoder_of(study, job)
+        encoder = encoder_of(owners[job], job)
         if encoder and not encoder.exists() and encoder.parent not in needed:
-            waiting.append(encoders[encoder.parent])
-    pending = Pending(jobs=[job for job in study.jobs() if job.folder in needed], source=source)
-    read = dict.fromkeys(store for job in pending.jobs for store in stores_of(study, job).values())
+            waiting.append(jobs[encoder.parent])
+    pending = Pending(jobs=[job for job in owners if job.folder in needed], source=source)
+    read = dict.fromkeys(store for job in pending.jobs for store in stores_of(owners[job], job).values())
     pending.stores = [store for store in read if not study.manifest(store).exists()]
     if study.procedural:
         origins = dict.fromkeys(store.dataset.split("-")[0] for store in pending.stores)

@@ -88,7 +88,10 @@ def plan(study: Study, configfile: Path, at_once: int | None = None, as_json: bo
 
 
 def make_plan(study: Study, configfile: Path, at_once: int | None = None) -> Plan:
-    """Find out what there is to do and how long it takes; the estimates are kept."""
+    """Find out what there is to do and how long it takes; the estimates are kept.
+
+    Runs of a variant are taken to be as fast as the study's own.
+    """
     device = rates.this_device(study.config["compute"]["device"])
     if at_once is None:
         at_once = max(1, work.cores() // study.config["compute"]["threads"]) if device.kind == "cpu" else 1
@@ -101,12 +104,13 @@ def make_plan(study: Study, configfile: Path, at_once: int | None = None) -> Pla
         known |= rates.calibrate(study, device, kinds - known.keys(), calibrations)
     image_rate = decoding.rate(study) if pending.stores else 0.0
     tasks = _tasks(study, pending, known, image_rate)
-    estimates = {str(job.folder): known[job.kind].seconds(work.image_passes(study, job))
+    owners = study.all_jobs()
+    estimates = {str(job.folder): known[job.kind].seconds(work.image_passes(owners[job], job))
                  for job in pending.jobs if job.kind in known}  # fmt: skip
     complete = kinds <= known.keys()
     found = Plan(
         study=study.name,
-        cells=len(study.cells),
+        cells=sum(job.stage == "finetune" for job in owners),
         cells_pending=sum(job.stage == "finetune" for job in pending.jobs),
         lines=_lines(study, pending, known, image_rate),
         elapsed=makespan(tasks, at_once) if complete else None,
@@ -176,15 +180,15 @@ def _keep(study: Study, kept: dict, made: Plan, known: Mapping[str, Rate], calib
 
 
 def _tasks(study: Study, pending: Pending, known: Mapping[str, Rate], image_rate: float) -> list[Task]:
-    tasks = []
+    tasks, owners = [], study.all_jobs()
     for store, images in decoding.images_to_decode(study, pending.stores).items():
         seconds = decoding.STARTUP + images / image_rate
         tasks.append(Task(str(study.manifest(store)), seconds, priority=1e9 + images))
     for job in pending.jobs:
         if job.kind in known:
-            needs = [str(study.manifest(store)) for store in stores_of(study, job).values()]
-            encoder = encoder_of(study, job)
-            seconds = known[job.kind].seconds(work.image_passes(study, job))
+            needs = [str(study.manifest(store)) for store in stores_of(owners[job], job).values()]
+            encoder = encoder_of(owners[job], job)
+            seconds = known[job.kind].seconds(work.image_passes(owners[job], job))
             priority = job.coordinates["pretrain"] if job.stage == "pretrain" else 0
             tasks.append(Task(str(job.folder), seconds, needs + ([str(encoder.parent)] if encoder else []), priority))
     return tasks
@@ -196,17 +200,18 @@ def _lines(study: Study, pending: Pending, known: Mapping[str, Rate], image_rate
     seconds = len(to_decode) * decoding.STARTUP + (images / image_rate if image_rate else 0.0)
     source = "measured now" if to_decode else ""
     lines = [Line("images", len(study.stores()), len(to_decode), images, seconds, image_rate or None, source)]
-    for kind in dict.fromkeys(job.kind for job in study.jobs()):
+    owners = study.all_jobs()
+    for kind in dict.fromkeys(job.kind for job in owners):
         jobs = [job for job in pending.jobs if job.kind == kind]
-        shown = sum(work.image_passes(study, job) for job in jobs)
+        shown = sum(work.image_passes(owners[job], job) for job in jobs)
         rate = known.get(kind)
-        total = sum(job.kind == kind for job in study.jobs())
+        total = sum(job.kind == kind for job in owners)
         if not jobs:
             lines.append(Line(kind, total, 0, 0, 0.0, None, ""))
         elif rate is None:
             lines.append(Line(kind, total, len(jobs), shown, None, None, "unknown"))
         else:
-            seconds = sum(rate.seconds(work.image_passes(study, job)) for job in jobs)
+            seconds = sum(rate.seconds(work.image_passes(owners[job], job)) for job in jobs)
             lines.append(Line(kind, total, len(jobs), shown, seconds, rate.images_per_second, rate.source))
     return lines
 

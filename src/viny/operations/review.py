@@ -40,7 +40,7 @@ def review(study: Study, as_json: bool = False) -> int:
         raise VinyError(f"there is no estimate in {study.folder / FILE}; run `viny plan` before the study")
     outcomes: dict[str, Outcome] = defaultdict(Outcome)
     times, waiting = [], 0
-    for job in study.jobs():
+    for job in study.all_jobs():
         estimate = estimates.get(str(job.folder))
         if estimate is None:
             continue

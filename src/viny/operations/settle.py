@@ -1,37 +1,22 @@
 """Before Snakemake is started again on a cluster after it was killed: its jobs live on.
 
-    python -m viny.operations.settle             # wait for them, their results count
-    python -m viny.operations.settle --cancel    # stop them, they save their state
+    viny settle             # wait for them, their results count
+    viny settle --cancel    # stop them, they save their state
 
 Not needed for right results: a run that is started twice waits for itself. But the second job waits in an allocation.
 """
 
-import argparse
 import getpass
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from viny import console
-from viny.errors import VinyError, command
+from viny.errors import VinyError
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--directory", type=Path, default=Path(), metavar="DIR", help="where Snakemake worked")
-    parser.add_argument("--cancel", action="store_true", help="cancel the jobs instead of waiting for them")
-    args = parser.parse_args(argv)
-    settle(args.directory, args.cancel)
-    console.say("no job of this folder is left; now: snakemake --unlock, then the same command as before")
-    return 0
-
-
-def settle(directory: Path, cancel: bool, every: float = 5.0) -> None:
-    """Return when SLURM has no job of this user that was submitted from `directory`.
+def settle(directory: Path, cancel: bool, every: float = 5.0) -> int:
+    """Return when SLURM has no job of this user that was submitted from `directory`: exit code 0.
 
     Args:
         cancel: cancel the jobs first. every: seconds between two looks.
@@ -49,6 +34,8 @@ def settle(directory: Path, cancel: bool, every: float = 5.0) -> None:
             shown = left
         time.sleep(every)
         left = jobs_of(directory)
+    console.say("no job of this folder is left; now: snakemake --unlock, then the same command as before")
+    return 0
 
 
 def jobs_of(directory: Path) -> list[str]:
@@ -67,7 +54,3 @@ def _slurm(*words: str) -> str:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         said = (getattr(error, "stderr", None) or "no answer").strip()
         raise VinyError(f"{words[0]} failed: {said}; try again once SLURM answers") from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -29,6 +29,7 @@ class JobStatus:
     Attributes:
         name: for people, `finetune pretrain=0 intermediate=none downstream=32 seed=1`.
         state: one of STATES.
+        variant: the variant of the study that it belongs to, empty for the study itself.
         progress: epoch, epochs, images, image_passes, images_per_second, seconds_left (as far as known).
         message: why it failed, or the last line of the log of a job without known progress.
     """
@@ -39,6 +40,7 @@ class JobStatus:
     log: Path
     progress: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    variant: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For scripts."""
@@ -46,6 +48,7 @@ class JobStatus:
             "name": self.name,
             "state": self.state,
             "stage": self.job.stage if isinstance(self.job, Job) else "images",
+            "variant": self.variant,
             "coordinates": self.job.coordinates if isinstance(self.job, Job) else {},
             "log": str(self.log),
             "progress": self.progress,
@@ -54,10 +57,12 @@ class JobStatus:
 
 
 def gather(study: Study) -> list[JobStatus]:
-    """The stores and all jobs of a study, in the order in which they are needed."""
-    runs = progress.runs(study)
-    stores = [_store_status(study, store) for store in study.stores()]
-    return stores + [_job_status(study, job, runs.get(progress.key(job))) for job in study.jobs()]
+    """The stores and all jobs of a study and its variants, in the order in which they are needed."""
+    found = [_store_status(study, store) for store in study.stores()]
+    for member in study.family:
+        runs = progress.runs(member)
+        found += [_job_status(member, job, runs.get(progress.key(job))) for job in member.own_jobs()]
+    return found
 
 
 def show(study: Study, every: float | None = None, as_json: bool = False) -> int:
@@ -95,22 +100,23 @@ def store_log(study: Study, store: Store) -> Path:
 
 
 def _job_status(study: Study, job: Job, run: Run | None) -> JobStatus:
-    name = " ".join([job.stage, *(f"{axis}={value}" for axis, value in job.coordinates.items())])
+    place = ({"variant": study.variant} if study.variant else {}) | job.coordinates
+    name = " ".join([job.stage, *(f"{axis}={value}" for axis, value in place.items())])
     log = job_log(study, job)
     if run and run.live:
         shown = dict(run.progress)
         if "seconds_left" in shown:
             shown["seconds_left"] = max(0.0, shown["seconds_left"] - run.age)
         shown["seconds_since"] = run.age if math.isfinite(run.age) else None
-        return JobStatus(name, "running", job, log, shown)
+        return JobStatus(name, "running", job, log, shown, variant=study.variant)
     if job.metrics.exists():
-        return JobStatus(name, "done", job, log)
+        return JobStatus(name, "done", job, log, variant=study.variant)
     state, message = _from_log(log)
     if state != "failed" and run and run.finished:
         state, message = "interrupted", "finished, but its results are not in place; the next run puts them back"
     elif state == "waiting" and run and run.begun:
         state = "interrupted"
-    return JobStatus(name, state, job, log, dict(run.progress) if run else {}, message)
+    return JobStatus(name, state, job, log, dict(run.progress) if run else {}, message, study.variant)
 
 
 def _store_status(study: Study, store: Store) -> JobStatus:

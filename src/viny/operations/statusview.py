@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from viny.operations.status import STATES, JobStatus
-from viny.operations.terminal import bold, dim, plural, red, symbol
+from viny.operations.terminal import bold, dim, plural, red, symbol, table
 from viny.study import NONE, Job, Study
 
 _SEEDS = 8  # more seeds than these are shown as a number
@@ -16,7 +16,7 @@ def render(study: Study, found: Sequence[JobStatus]) -> Iterator[str]:
     """The lines of the whole picture."""
     jobs = [status for status in found if isinstance(status.job, Job)]
     stores = [status for status in found if not isinstance(status.job, Job)]
-    by_place = {(status.job.stage, *status.job.coordinates.values()): status for status in jobs}
+    by_place = {(s.job.stage, *s.job.coordinates.values()): s for s in jobs if not s.variant}
     counts = Counter(status.state for status in jobs)
     parts = [f"{counts['done']:,} of {plural(len(jobs), 'job')} done"]
     parts += [f"{counts[state]:,} {state}" for state in STATES[1:] if counts[state]]
@@ -27,6 +27,8 @@ def render(study: Study, found: Sequence[JobStatus]) -> Iterator[str]:
         yield ""
     for intermediate in study.config["grid"]["intermediate"]:
         yield from _block(study, intermediate, by_place)
+    if study.variants:
+        yield from _variants(study, jobs)
     legend = "  ".join(f"{symbol(state)} {state}" for state in STATES)
     seeds = study.config["grid"]["seeds"]
     yield legend + dim(f"   (one symbol for each seed: {' '.join(map(str, seeds))})" if len(seeds) <= _SEEDS else "")
@@ -60,6 +62,27 @@ def _block(study: Study, intermediate: str, by_place: dict[tuple, JobStatus]) ->
         line = "   ".join(text + " " * (w - width) for (text, width), w in zip(cells, widths, strict=True))
         yield f"{size:>12,}   {line.rstrip()}"
     yield ""
+
+
+def _variants(study: Study, jobs: Sequence[JobStatus]) -> Iterator[str]:
+    """A row for each variant: its own encoders, then its own cells."""
+    rows = [("variant", "encoders", "cells")]
+    for name in study.variants:
+        own = [status for status in jobs if status.variant == name]
+        parts = [[s for s in own if (s.job.stage == "finetune") == cells] for cells in (False, True)]
+        rows.append((name, *map(_counted, parts)))
+    lines = [line.removeprefix("  ") for line in table(rows)]
+    yield bold("variants") + dim("  (runs of their own; the others are the study's)")
+    yield dim(lines[0])
+    yield from lines[1:]
+    yield ""
+
+
+def _counted(found: Sequence[JobStatus]) -> str:
+    """`3/9`, and what is special."""
+    counts = Counter(status.state for status in found)
+    special = [f" {counts[state]} {state}" for state in ("running", "interrupted", "failed") if counts[state]]
+    return f"{counts['done']}/{len(found)}{','.join(special)}" if found else ""
 
 
 def _encoders(study: Study, size: int, intermediate: str) -> list[tuple]:

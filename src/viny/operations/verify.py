@@ -50,8 +50,8 @@ class Report:
 
 def verify(study: Study) -> Report:
     """Check all results of a study."""
-    report, documents = Report(study.name), {}
-    for job in study.jobs():
+    report, documents, owners = Report(study.name), {}, study.all_jobs()
+    for job in owners:
         try:
             document = read_result(job)
         except VinyError as error:
@@ -67,11 +67,11 @@ def verify(study: Study) -> Report:
         if not wrong:  # what follows relies on the format
             documents[job] = document
     for job, document in documents.items():
-        checks = (_origin(study, job, document), _settings(study, job, document), contradictions(document))
+        checks = (_origin(owners[job], document), _settings(owners[job], job, document), contradictions(document))
         report.problems += [(str(job.folder), problem) for found in checks for problem in found]
     report.problems += _files(documents, report)
-    report.problems += _encoders(study, documents, report)
-    report.problems += _stores(study, documents, report)
+    report.problems += _encoders(owners, documents, report)
+    report.problems += _stores(owners, documents, report)
     report.problems += _versions(documents)
     report.notes += _old_code(documents)
     report.notes += _strangers(study)
@@ -127,13 +127,19 @@ def _schema_problems(document: dict[str, Any]) -> Iterator[str]:
         yield f"metrics.json: {dotted(list(error.absolute_path)) or 'the document'}: {error.message[:200]}"
 
 
-def _origin(study: Study, job: Job, document: dict[str, Any]) -> Iterator[str]:
-    """Whether it was made for this study (its place within the study is `read_result`'s to check)."""
-    name = document["coordinates"].get("study")
+def _origin(study: Study, document: dict[str, Any]) -> Iterator[str]:
+    """Whether it was made for this study or variant (its place within that is `read_result`'s to check)."""
+    name, variant = document["coordinates"].get("study"), document["coordinates"].get("variant", "")
     if name != study.name:
         yield f"was made for the study {name}, not {study.name}"
+    if variant != study.variant:
+        yield f"was made for {_variant(variant)}, not {_variant(study.variant)}"
     if document["provenance"]["settings"] != fingerprint(document["settings"]):
         yield "metrics.json: its settings have been changed since the run"
+
+
+def _variant(name: str) -> str:
+    return f"the variant {name}" if name else "the study itself"
 
 
 def _settings(study: Study, job: Job, document: dict[str, Any]) -> Iterator[str]:
@@ -183,13 +189,13 @@ def _files(documents: dict[Job, dict], report: Report) -> Iterator[tuple[str, st
         report.notes.append(f"the weights of {plural(removed, 'result')} are not here; their numbers are")
 
 
-def _encoders(study: Study, documents: dict[Job, dict], report: Report) -> Iterator[tuple[str, str]]:
+def _encoders(owners: dict[Job, Study], documents: dict[Job, dict], report: Report) -> Iterator[tuple[str, str]]:
     """Whether every run started from the encoder that is declared for it now."""
     made = {job.folder: document["outputs"].get("encoder.safetensors") for job, document in documents.items()}
     unknown = 0
     for job, document in documents.items():
         used = document["provenance"]["inputs"].get("encoder")
-        encoder = encoder_of(study, job)
+        encoder = encoder_of(owners[job], job)
         if encoder is None and used:
             yield str(job.folder), f"started from an encoder (sha256 {used[:12]}), but random weights are declared"
         elif encoder and not used:
@@ -204,12 +210,12 @@ def _encoders(study: Study, documents: dict[Job, dict], report: Report) -> Itera
         report.notes.append(f"the encoders that {plural(unknown, 'result')} started from are not here to compare with")
 
 
-def _stores(study: Study, documents: dict[Job, dict], report: Report) -> Iterator[tuple[str, str]]:
+def _stores(owners: dict[Job, Study], documents: dict[Job, dict], report: Report) -> Iterator[tuple[str, str]]:
     """Whether all runs on a store read the same images, and those that are in the store now."""
     readers: dict[Path, dict[str, list[Job]]] = defaultdict(lambda: defaultdict(list))
     for job, document in documents.items():
-        for role, store in stores_of(study, job).items():
-            manifest = study.manifest(store)
+        for role, store in stores_of(owners[job], job).items():
+            manifest = owners[job].manifest(store)
             read = document["provenance"]["inputs"].get(role)
             if read is None:
                 yield str(job.folder), f"metrics.json records no checksum of the images {manifest}"
@@ -252,8 +258,9 @@ def _old_code(documents: dict[Job, dict]) -> Iterator[str]:
 
 def _strangers(study: Study) -> Iterator[str]:
     """Results below the study's folder that the config does not declare."""
-    declared = {job.metrics for job in study.jobs()}
-    present = [path for stage in OUTPUTS for path in (study.folder / stage).rglob("metrics.json")]
+    declared = {job.metrics for job in study.all_jobs()}
+    roots = [study.folder, *study.folder.glob("variants/*")]
+    present = [path for root in roots for stage in OUTPUTS for path in (root / stage).rglob("metrics.json")]
     found = [path for path in present if path not in declared]
     if found:
         yield f"{plural(len(found), 'result')} no longer declared by the config, such as {found[0].parent}"

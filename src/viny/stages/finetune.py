@@ -5,6 +5,7 @@
 Writes model.safetensors, metrics.json, history.jsonl and examples.npz.
 """
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,11 +79,11 @@ class Segmentation:
             confusion += each.sum(dim=0)
             per_image.append(segmentation.iou_per_image(each, absent="zero"))
         self.test_miou = torch.cat(per_image).cpu()
-        iou = segmentation.class_iou(confusion)
+        iou = segmentation.class_iou(confusion).tolist()
         return {
             "loss": loss / self.tested,
             "pixel_accuracy": segmentation.pixel_accuracy(confusion),
-            "class_iou": dict(zip(CLASSES, iou.tolist(), strict=True)),
+            "class_iou": {name: None if math.isnan(value) else value for name, value in zip(CLASSES, iou, strict=True)},
             "miou": segmentation.mean_iou(confusion),
             "miou_per_image": self.test_miou.double().mean().item(),
             "confusion": confusion.tolist(),

@@ -35,7 +35,7 @@ from viny.training.state import RunState  # noqa: E402
 from viny.training.streams import torch_stream  # noqa: E402
 
 METRICS_VERSION = 1
-COORDINATES = ("study", "pretrain", "intermediate", "downstream", "seed")
+COORDINATES = ("study", "variant", "pretrain", "intermediate", "downstream", "seed")
 
 
 class StageTask(Task, Protocol):
@@ -111,7 +111,7 @@ def read_coordinates(text: str) -> dict[str, int | str]:
     numbers = [key for key, value in pairs if key in ("pretrain", "downstream") and not value.isdecimal()]
     if numbers:
         raise argparse.ArgumentTypeError(f"{numbers[0]} in {text!r} is not a number")
-    return {key: int(value) if value.isdecimal() and key != "study" else value for key, value in pairs}
+    return {key: int(value) if value.isdecimal() and key not in ("study", "variant") else value for key, value in pairs}
 
 
 def positive(text: str) -> int:
@@ -265,13 +265,14 @@ def starting_encoder(request: Request, seed: int) -> ViNy:
     different = [
         f"{key} {encoder.model_section[key]}, not {value}"
         for key, value in request.model.items()
-        if encoder.model_section[key] != value
+        if encoder.model_section.get(key, value) != value  # how weights were drawn is no part of a model file
     ]
     if different:
         raise VinyError(
             f"{request.args.encoder} holds an encoder of other sizes than the settings: {'; '.join(different)}"
         )
     encoder.set_attention(attention)
+    encoder.initialization = request.model["initialization"]  # for what is put on it
     return encoder
 
 

@@ -29,6 +29,7 @@ IDLE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LENGTH = 8  # bytes of a message's length
+_STARTED = b"+"  # a job's first answer; the second is its exit code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,23 +48,44 @@ def main(argv: Sequence[str]) -> int:
 def _ask(connection: socket.socket, argv: Sequence[str]) -> int | None:
     """Have the server run a stage and wait for it; None if it never started."""
     request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ)}).encode()
-    with connection, contextlib.suppress(OSError):
-        before = {number: signal.getsignal(number) for number in _FORWARDED}
-        for number in _FORWARDED:
-            signal.signal(number, lambda signum, _: connection.send(bytes([signum])))
+    with connection:
         try:
             socket.send_fds(connection, [len(request).to_bytes(_LENGTH)], [0, 1, 2])
             connection.sendall(request)
-            if connection.recv(1) == b"+":
-                answer = connection.recv(1)
-                if answer:
-                    return answer[0]
-                print("viny: error: the job died without a word (killed, or out of memory?)", file=sys.stderr)
-                return 1
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        except OSError:
+            return None
+        with _passed_on(connection) as signals:
+            if _answer(connection) is None:
+                return 128 + signals[0] if signals else None
+            code = _answer(connection)
+    if code is None:
+        print("viny: error: the job died without a word (killed, or out of memory?)", file=sys.stderr)
+    return 1 if code is None else code
+
+
+def _answer(connection: socket.socket) -> int | None:
+    """The next byte from the other side, None if there is nobody any more."""
+    with contextlib.suppress(OSError):
+        return next(iter(connection.recv(1)), None)
     return None
+
+
+@contextlib.contextmanager
+def _passed_on(connection: socket.socket) -> Iterator[list[int]]:
+    """Send the signals that ask this process to stop to the other side, and collect them."""
+    received: list[int] = []
+
+    def pass_on(signum: int, _: object) -> None:
+        received.append(signum)
+        with contextlib.suppress(OSError):
+            connection.send(bytes([signum]))
+
+    before = {number: signal.signal(number, pass_on) for number in _FORWARDED}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_here(argv: Sequence[str]) -> int:
@@ -123,7 +145,7 @@ def _address() -> Path:
 
 def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
     """Load what the stages need, then fork a job for each request until none has come for a while."""
-    loaded = time.time()
+    loaded = _code_dates()
     import torch._dynamo  # noqa: F401, every optimizer imports it
 
     import viny.stages.finetune
@@ -138,7 +160,7 @@ def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
         server.listen(64)
         server.settimeout(1.0)
         last = time.monotonic()
-        while not _code_changed(loaded) and time.monotonic() - last < idle_seconds:
+        while _code_dates() == loaded and time.monotonic() - last < idle_seconds:
             jobs = {pid for pid in jobs if os.waitpid(pid, os.WNOHANG) == (0, 0)}
             if jobs:
                 last = time.monotonic()
@@ -147,7 +169,7 @@ def serve(path: Path, idle_seconds: float = IDLE_SECONDS) -> None:
             except TimeoutError:
                 continue
             last = time.monotonic()
-            if _code_changed(loaded):
+            if _code_dates() != loaded:
                 connection.close()
                 break
             pid = os.fork()
@@ -167,15 +189,17 @@ def _job(connection: socket.socket) -> int:
     connection.settimeout(None)
     first, files, _, _ = socket.recv_fds(connection, _LENGTH, 3)
     size, message = int.from_bytes(first), b""
-    while len(message) < size:
-        message += connection.recv(size - len(message))
+    while len(message) < size and (part := connection.recv(size - len(message))):
+        message += part
+    if not size or len(message) < size:
+        return 1  # the command that asked was killed while it did
     request = json.loads(message)
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
-    connection.send(b"+")
+    connection.send(_STARTED)
     ended = threading.Event()
     threading.Thread(target=_listen, args=(connection, ended), daemon=True).start()
     stage, *argv = request["argv"]
@@ -221,16 +245,12 @@ def _listen(connection: socket.socket, ended: threading.Event) -> None:
             return
 
 
-def _code_changed(since: float) -> bool:
-    """Whether a module of viny has been edited since it was loaded."""
-    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name.startswith("viny")]
-    for file in filter(None, files):
-        try:
-            if Path(file).stat().st_mtime > since:
-                return True
-        except OSError:
-            return True
-    return False
+def _code_dates() -> dict[Path, int]:
+    """When each file of viny was last written, by the clock of its file system."""
+    try:
+        return {file: file.stat().st_mtime_ns for file in Path(__file__).parents[1].rglob("*.py")}
+    except OSError:  # a file is being replaced
+        return {}
 
 
 if __name__ == "__main__":
