@@ -73,3 +73,13 @@ def test_draws_cover_their_ranges():
     assert contrast.max() <= 1.3
     assert contrast.mean().item() == pytest.approx(1.0, abs=0.02)
     assert augment.draw_flips(2000, gen()).float().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_training_may_follow_a_measurement_in_inference_mode():
+    images = torch.rand(2, 3, 4, 4)
+    with torch.inference_mode():
+        measured = augment.normalize(images)
+    weight = torch.ones((), requires_grad=True)
+    (augment.normalize(images) * weight).sum().backward()
+    assert torch.equal(augment.normalize(images), measured)
+    assert weight.grad.isfinite()
