@@ -42,7 +42,7 @@ STYLE = """<meta charset="utf-8">
 .viny .wide {overflow-x: auto;}
 .viny th, .viny td {padding: 2px 10px; text-align: right; vertical-align: top; border-bottom: 1px solid #eee;}
 .viny p {margin: .5rem 0;}
-.viny th {border-bottom: 1px solid #555;} .viny .l {text-align: left;}
+.viny th {border-bottom: 1px solid #555;} .viny .l {text-align: left;} .viny td:not(.l) {white-space: nowrap;}
 .viny .verdict {color: white; border-radius: 3px; padding: 1px 7px; white-space: nowrap; font-size: 12px;}
 .viny img {max-width: 100%;} .viny figure {margin: 1rem 0;} .viny figcaption {font-size: 13px; color: #444;}
 .viny .note {background: #fff5d6; border-left: 4px solid #E69F00; padding: .4rem .8rem;}
