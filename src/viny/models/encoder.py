@@ -10,7 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from viny.errors import VinyError
-from viny.models.layers import ATTENTION_MODES, INITIALIZATIONS, NORM_EPS, Block, NormPatchEmbed, initialize
+from viny.models.attention import ATTENTION_MODES
+from viny.models.layers import INITIALIZATIONS, NORM_EPS, Block, NormPatchEmbed, initialize
 
 PAPER_SIZES = {
     "image_size": 128,

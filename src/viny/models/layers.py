@@ -1,12 +1,12 @@
-"""Parts of ViNy that differ from timm's: patch embedding with two LayerNorms, attention with wide heads, block."""
+"""Parts of ViNy that differ from timm's: patch embedding with two LayerNorms, block; how weights are drawn."""
 
 import torch
 from timm.layers import Mlp, PatchEmbed
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from viny.models.attention import Attention
 
 NORM_EPS = 1e-5
-ATTENTION_MODES = ("auto", "fused", "explicit")
 INITIALIZATIONS = ("timm", "pytorch")
 
 
@@ -51,42 +51,6 @@ class NormPatchEmbed(PatchEmbed):
         if images.shape[-2:] != self.img_size:
             raise ValueError(f"images are {tuple(images.shape[-2:])} pixels, the model takes {self.img_size}")
         return self.embed(patchify(images, self.patch_size[0]))
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention whose heads have a width of their own; qkv without bias (rows q, k, v).
-
-    `mode` says how softmax(QK)V is computed, not what: `fused` is PyTorch's scaled_dot_product_attention,
-    `explicit` two matrix products and a softmax; `auto` is fused on CUDA and explicit elsewhere, where the fused
-    kernel's backward pass is several times slower for 64 tokens.
-    """
-
-    def __init__(self, dim: int, num_heads: int, head_dim: int, mode: str = "auto"):
-        super().__init__()
-        self.num_heads, self.head_dim, self.mode = num_heads, head_dim, mode
-        self.qkv = nn.Linear(dim, 3 * num_heads * head_dim, bias=False)
-        self.proj = nn.Linear(num_heads * head_dim, dim)
-
-    def forward(self, tokens: Tensor, asking: slice | None = None) -> Tensor:
-        """Let the tokens `asking` (all, if None) attend to all `tokens`, (B, N, width) -> (B, asking, width)."""
-        if asking is None:
-            q, k, v = self._heads(self.qkv(tokens), 3)
-        else:
-            inner = self.num_heads * self.head_dim
-            weight = self.qkv.weight
-            (q,) = self._heads(F.linear(tokens[:, asking], weight[:inner]), 1)
-            k, v = self._heads(F.linear(tokens, weight[inner:]), 2)
-        if self.mode == "fused" or (self.mode == "auto" and tokens.is_cuda):
-            mixed = F.scaled_dot_product_attention(q, k, v)
-        else:
-            scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)  # (B, heads, asking, N)
-            mixed = scores.softmax(dim=-1) @ v
-        return self.proj(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, N, parts * heads * head_dim) -> `parts` tensors (B, heads, N, head_dim)."""
-        b, n, _ = x.shape
-        return x.reshape(b, n, parts, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 class Block(nn.Module):
