@@ -37,7 +37,7 @@ from viny.settings import defaults
 from viny.stages.finetune import Segmentation
 from viny.stages.run import Request, StageTask
 from viny.study import Study
-from viny.training.device import device_name, select_device
+from viny.training.device import device_name, select_device, set_matmul_precision
 from viny.training.loop import train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
@@ -181,7 +181,7 @@ def first_batch(task: StageTask, size: int) -> dict[str, torch.Tensor]:
 
 def plainly(device: torch.device, args: argparse.Namespace) -> dict[str, float]:
     """Images per second of plain fp32 arithmetic, of reading files image by image, and of both in turn."""
-    torch.set_float32_matmul_precision("highest")
+    set_matmul_precision("highest", device)
     values, size = defaults("pretrain"), args.model["image_size"]
     model = plain.SimMIM(plain.Encoder(**args.model)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -202,7 +202,7 @@ def plainly(device: torch.device, args: argparse.Namespace) -> dict[str, float]:
         read = partial(images.folder_batches, Path(folder), values, size)
         found["loader"] = loop_rate(read, lambda shown: None, device)
         found["both"] = loop_rate(read, step, device)
-    torch.set_float32_matmul_precision(defaults("compute")["matmul_precision"])
+    set_matmul_precision(defaults("compute")["matmul_precision"], device)
     say("plainly: " + ", ".join(f"{name} {value:,.0f} images/s" for name, value in found.items()))
     return found
 

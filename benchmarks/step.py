@@ -17,7 +17,7 @@ from viny.models.encoder import PAPER_SIZES, build_encoder
 from viny.models.heads import Segmenter, segmentation_loss
 from viny.models.simmim import SimMIM, mask_from_order, random_masks
 from viny.settings import defaults
-from viny.training.device import autocast
+from viny.training.device import autocast, set_matmul_precision
 from viny.training.schedule import Schedule
 
 CPU = torch.device("cpu")
@@ -118,7 +118,7 @@ class Step:
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
 
     def __call__(self) -> float:
-        torch.set_float32_matmul_precision(self.matmul_precision)
+        set_matmul_precision(self.matmul_precision, CPU)
         clock = time.perf_counter()
         for _ in range(self.steps):
             with autocast(CPU, self.precision):

@@ -27,7 +27,7 @@ from viny.errors import VinyError  # noqa: E402
 from viny.models.encoder import ViNy, build_encoder  # noqa: E402
 from viny.models.files import load_encoder  # noqa: E402
 from viny.provenance import code_fingerprint, environment, file_sha256, fingerprint  # noqa: E402
-from viny.training.device import device_name, peak_memory_mb, select_device  # noqa: E402
+from viny.training.device import device_name, float32_products, peak_memory_mb, select_device  # noqa: E402
 from viny.training.gpu_slots import take_gpu  # noqa: E402
 from viny.training.loop import Interrupted, Position, Task, train  # noqa: E402
 from viny.training.schedule import Schedule  # noqa: E402
@@ -200,6 +200,7 @@ class Job:
         self.label = " ".join([request.stage, *place])
         self.code = code_fingerprint(f"viny.stages.{request.stage}")
         del self.compute["device"]  # `auto` says nothing; the kind of device that it found does
+        self.compute["float32_products"] = float32_products(self.device)
         identity = {
             "coordinates": args.coordinates,
             "images": images,

@@ -15,17 +15,37 @@ def select_device(name: str, threads: int, matmul_precision: str) -> torch.devic
     Args:
         name: `auto` (CUDA if there is one), `cpu` or `cuda`.
         threads: CPU threads of the arithmetic; part of a run's identity, since sums depend on it.
-        matmul_precision: `torch.set_float32_matmul_precision`; `medium` lets CPUs use oneDNN's faster float32.
+        matmul_precision: see `set_matmul_precision`.
 
     Raises:
         VinyError: CUDA is asked for and there is none.
     """
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(matmul_precision)
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise VinyError("compute.device is cuda, but torch finds no CUDA device; set it to auto or cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    device = torch.device("cuda" if available and name != "cpu" else "cpu")
+    set_matmul_precision(matmul_precision, device)
+    return device
+
+
+def set_matmul_precision(name: str, device: torch.device) -> None:
+    """Choose how products of float32 matrices are computed.
+
+    Args:
+        name: of `torch.set_float32_matmul_precision`, or `auto`: TF32 on a GPU; on a CPU `medium`, which reroutes
+            products to oneDNN and is often faster, unless that would round them, as it does on CPUs with AMX.
+    """
+    torch.set_float32_matmul_precision("medium" if name == "auto" else name)
+    if name == "auto" and device.type == "cpu" and float32_products(device) != "float32":
+        torch.set_float32_matmul_precision("highest")
+
+
+def float32_products(device: torch.device) -> str:
+    """What products of float32 matrices are really computed in: `float32`, `tf32` or `bfloat16`."""
+    ones = torch.eye(256, device=device)
+    kept = {bits: (torch.full_like(ones, 1 + 2**-bits) @ ones).min().item() > 1 for bits in (9, 12)}
+    return "float32" if kept[12] else "tf32" if kept[9] else "bfloat16"
 
 
 def device_name(device: torch.device) -> str:
