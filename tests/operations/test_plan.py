@@ -78,11 +78,21 @@ def test_the_table_of_snakemake_is_read(done):
 
 
 def test_snakemake_and_missing_files_agree_on_a_new_study(study, configfile):
-    asked = pending.find_pending(study, Path(configfile))
+    asked = pending.by_snakemake(study, Path(configfile))
     assert asked.source == "snakemake"
     by_files = pending.by_files(study)
     assert {job.folder for job in asked.jobs} == {job.folder for job in by_files.jobs}
     assert set(asked.stores) == set(by_files.stores)
+
+
+def test_snakemake_is_asked_only_where_something_has_been_run(study, configfile, monkeypatch):
+    monkeypatch.setattr(pending, "by_snakemake", lambda *_: "asked")
+    found = pending.find_pending(study, Path(configfile))
+    assert set(found.jobs) == set(study.jobs())
+    assert "nothing has been run" in found.source
+    job = study.jobs("finetune")[0]
+    job.folder.mkdir(parents=True)
+    assert pending.find_pending(study, Path(configfile)) == "asked"
 
 
 def test_the_time_of_a_job_follows_from_finished_runs(done, quick, configfile):

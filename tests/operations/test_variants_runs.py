@@ -39,7 +39,7 @@ def test_a_variants_cell_needs_its_own_encoder(done):
 
 
 def test_snakemake_and_missing_files_agree(study, configfile):
-    asked = pending.find_pending(study, Path(configfile))
+    asked = pending.by_snakemake(study, Path(configfile))
     assert asked.source == "snakemake"
     assert {job.folder for job in asked.jobs} == {job.folder for job in pending.by_files(study).jobs}
 

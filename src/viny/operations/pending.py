@@ -1,5 +1,6 @@
-"""Which jobs a run would do. Snakemake itself is asked, since it knows changed settings, code and inputs; where it or
-the Snakefile is not at hand, missing files decide."""
+"""Which jobs a run would do. Snakemake itself is asked, since it knows changed settings, code and inputs. Missing files
+decide where nothing has been run yet (Snakemake would say the same, for a minute in a grid of 10,000 cells), and where
+it or the Snakefile is not at hand."""
 
 import subprocess
 import sys
@@ -18,7 +19,8 @@ class Pending:
 
     Attributes:
         jobs: runs of the stages. stores: parts of data sets to decode.
-        generated: data sets to generate. others: number of further files to make (analysis), by rule.
+        generated: data sets to generate. others: number of further files to make (analysis), by rule, if Snakemake
+            was asked.
         source: who says so.
     """
 
@@ -31,6 +33,13 @@ class Pending:
 
 def find_pending(study: Study, configfile: Path) -> Pending:
     """What a run of Snakemake with this config would do in the working directory."""
+    if not any(job.folder.exists() for job in study.all_jobs()):
+        return by_files(study, "missing files (nothing has been run)")
+    return by_snakemake(study, configfile)
+
+
+def by_snakemake(study: Study, configfile: Path) -> Pending:
+    """What Snakemake says that it would do; missing files decide if it cannot be asked."""
     snakefile = next((path for path in _snakefiles() if path.is_file()), None)
     if snakefile is None:
         return by_files(study, "missing files (no Snakefile found)")

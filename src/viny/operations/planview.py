@@ -27,11 +27,9 @@ def render(study: Study, plan: Plan) -> Iterator[str]:
     yield from lines[1:-1]
     yield bold(lines[-1])
     yield ""
-    if pending.generated or pending.others:
-        rest = [f"generating {', '.join(pending.generated)}"] if pending.generated else []
-        if pending.others:
-            rest.append(f"{plural(pending.others.total(), 'file')} of tables, figures and statistics")
-        yield f"besides   {'; '.join(rest)}"
+    if pending.jobs or pending.others:
+        generated = f"generating {', '.join(pending.generated)}; " if pending.generated else ""
+        yield f"besides   {generated}tables, figures and statistics"
     yield f"time      {span(plan.elapsed)} with {plural(plan.at_once, 'job')} at once, if each keeps its rate"
     if plan.device_seconds is not None:
         hours = plan.device_seconds / 3600
