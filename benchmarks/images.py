@@ -85,7 +85,7 @@ def store_batches(manifest: Path, pretrain: dict, size: int):
     for start in range(0, store.count, BATCH):
         at = slice(start, start + BATCH)
         images = augment.crop_and_resize(rows[order[at]], crops[at], size)
-        yield augment.normalize(augment.unit_range(augment.flip(images, flips[at])))
+        yield augment.normalize_(augment.unit_range(augment.flip(images, flips[at])))
 
 
 def decoding(root: Path) -> float:

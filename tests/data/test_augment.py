@@ -1,5 +1,7 @@
 """Augmentation against torchvision, and its distributions."""
 
+import math
+
 import pytest
 import torch
 from torchvision.transforms.v2 import RandomResizedCrop
@@ -62,9 +64,20 @@ def test_flips_turn_the_chosen_images_over():
     assert torch.equal(flipped[1], channels_first[1])
 
 
+@pytest.mark.parametrize("shape", [(5, 3, 4, 6), (5, 4, 6)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_flip_is_the_same_in_every_layout_and_leaves_its_input_alone(shape, dtype):
+    images = torch.arange(math.prod(shape)).reshape(shape).to(dtype)
+    before, flips = images.clone(), torch.tensor([True, False, False, True, True])
+    expected = torch.stack([image.flip(-1) if one else image for image, one in zip(images, flips, strict=True)])
+    assert torch.equal(augment.flip(images, flips), expected)
+    assert torch.equal(augment.flip(images.mT.contiguous().mT, flips), expected)
+    assert torch.equal(images, before)
+
+
 def test_normalization_is_undone():
     images = smooth_images()
-    assert torch.equal(augment.denormalize(augment.normalize(augment.unit_range(images))), images)
+    assert torch.equal(augment.denormalize(augment.normalize_(augment.unit_range(images))), images)
 
 
 def test_draws_cover_their_ranges():
@@ -78,8 +91,8 @@ def test_draws_cover_their_ranges():
 def test_training_may_follow_a_measurement_in_inference_mode():
     images = torch.rand(2, 3, 4, 4)
     with torch.inference_mode():
-        measured = augment.normalize(images)
+        measured = augment.normalize_(images.clone())
     weight = torch.ones((), requires_grad=True)
-    (augment.normalize(images) * weight).sum().backward()
-    assert torch.equal(augment.normalize(images), measured)
+    (augment.normalize_(images.clone()) * weight).sum().backward()
+    assert torch.equal(augment.normalize_(images.clone()), measured)
     assert weight.grad.isfinite()

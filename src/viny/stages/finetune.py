@@ -120,7 +120,7 @@ class Segmentation:
         images = augment.flip(augment.unit_range(self.rows[row]), flips)
         if contrast is not None:
             images = augment.adjust_contrast(images, contrast)
-        return augment.normalize(images) if self.values["normalize"] else images
+        return augment.normalize_(images) if self.values["normalize"] else images
 
     def _test_images(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Input and truth of test images by their number 0..tested-1."""

@@ -41,7 +41,7 @@ def patch_tokens(encoder: ViNy, store: Store, stop: int, device: torch.device) -
     found = []
     with torch.inference_mode():
         for row in torch.arange(stop, device=device).split(_BATCH):
-            found.append(encoder.patch_tokens(augment.normalize(augment.unit_range(rows[row]))))
+            found.append(encoder.patch_tokens(augment.normalize_(augment.unit_range(rows[row]))))
     return torch.cat(found).clone()
 
 

@@ -75,14 +75,14 @@ class Supervision:
     def images(self, batch: dict[str, Tensor]) -> Tensor:
         """Augmented, normalized images (B, 3, S, S)."""
         images = augment.flip(augment.unit_range(self.rows[batch["row"]]), batch["flip"])
-        return augment.normalize(augment.adjust_contrast(images, batch["contrast"]))
+        return augment.normalize_(augment.adjust_contrast(images, batch["contrast"]))
 
     def test_batches(self):
         """Row numbers and normalized images of the test split, batch by batch."""
         stop = self.test.first + self.test.count
         for start in range(self.test.first, stop, _EVALUATION_BATCH):
             row = torch.arange(start, min(start + _EVALUATION_BATCH, stop), device=self.device)
-            yield row, augment.normalize(augment.unit_range(self.test_rows[row]))
+            yield row, augment.normalize_(augment.unit_range(self.test_rows[row]))
 
     def write(self, folder: Path) -> None:
         """The encoder; the head has done its work."""

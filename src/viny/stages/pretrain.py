@@ -61,7 +61,7 @@ class Pretraining:
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean absolute error on masked patches of randomly cropped and flipped images."""
         images = augment.crop_and_resize(self.rows[batch["row"]], batch["crop"], self.size)
-        images = augment.normalize(augment.unit_range(augment.flip(images, batch["flip"])))
+        images = augment.normalize_(augment.unit_range(augment.flip(images, batch["flip"])))
         return self.model(images, random_masks(batch["noise"]))
 
     @torch.inference_mode()
@@ -95,7 +95,7 @@ class Pretraining:
         whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(stop - start, 4)
         images = augment.crop_and_resize(self.rows[row.to(self.device)], whole.to(self.device), self.size)
         noise = torch.rand(stop - start, self.model.patches, generator=torch_stream(0, "heldout", start))
-        return augment.normalize(augment.unit_range(images)), random_masks(noise.to(self.device))
+        return augment.normalize_(augment.unit_range(images)), random_masks(noise.to(self.device))
 
 
 @command
