@@ -1,4 +1,4 @@
-"""How long Snakemake plans: grids of many cells with nothing done, and the paper's grid with everything done.
+"""How long planning takes: grids of many cells with nothing done, and the paper's grid with everything done.
 
 Peer: the barest Snakefile with as many jobs (two rules of one file each, no settings).
 """
@@ -12,11 +12,12 @@ from pathlib import Path
 import yaml
 
 from benchmarks.measure import Group, Options, command_seconds, environment, in_turns
+from benchmarks.step import TINY
 
 ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "workflow" / "studies" / "paper.yaml"
 GRIDS = {100: (5, 5, 2), 1000: (10, 10, 5), 10000: (10, 10, 50)}  # sizes, numbers of labels, seeds; two tasks each
-VINY, BARE = "viny", "bare Snakefile"
+VINY, PLAN, BARE = "viny", "`viny plan`", "bare Snakefile"
 BARE_RULES = """
 rule all:
     input: expand("cell/{p}/{t}/{d}/{s}", p=range(SIZES), t=range(2), d=range(LABELS), s=range(SEEDS))
@@ -47,15 +48,22 @@ def dry_runs(cells: int, options: Options) -> Group:
         dry = ("--dry-run", "--quiet", "rules")
         ours = snakemake(folder, ROOT / "Snakefile", "--configfile", str(config), *dry)
         theirs = snakemake(folder, bare, *dry)
-        rounds = min(options.rounds, 3) if cells == max(GRIDS) else options.rounds
-        values = in_turns({BARE: lambda: command_seconds(theirs), VINY: lambda: command_seconds(ours)}, rounds)
-    return Group(f"plan {cells:,} cells", "s", BARE, values, "dry run, nothing done")
+        plan = [sys.executable, "-m", "viny", "plan", "--configfile", str(config)]
+        command_seconds(plan, cwd=folder)  # calibrates, for all times to come
+        cases = {
+            BARE: lambda: command_seconds(theirs),
+            VINY: lambda: command_seconds(ours),
+            PLAN: lambda: command_seconds(plan, cwd=folder),
+        }
+        values = in_turns(cases, min(options.rounds, 3) if cells == max(GRIDS) else options.rounds)
+    return Group(f"plan {cells:,} cells", "s", BARE, values, "dry runs, nothing done")
 
 
 def grid(sizes: int, labels: int, seeds: int) -> dict:
-    """A study of `sizes` x 2 x `labels` x `seeds` cells."""
+    """A study of `sizes` x 2 x `labels` x `seeds` cells of a tiny model."""
     return {
         "study": "planned",
+        "model": TINY,
         "grid": {
             "pretrain": [100 * i for i in range(sizes)],
             "intermediate": ["none", "cls_intel"],
