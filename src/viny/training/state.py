@@ -128,9 +128,9 @@ class RunState:
 
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        payload = buffer.getbuffer()
         temporary, current = self.folder / f"state.{self._mine}", self.folder / "state.pt"
-        with _writing(temporary):
+        # The view is given back even when writing fails: some releases of Python 3.12 crash if an error keeps it.
+        with buffer.getbuffer() as payload, _writing(temporary):
             with temporary.open("wb") as file:
                 file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
                 file.write(payload)
