@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from checkout import ROOT
 
 
 def test_the_papers_grid_is_planned_without_any_data(workflow):

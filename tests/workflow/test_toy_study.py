@@ -6,7 +6,7 @@ import os
 import time
 
 import pytest
-from conftest import TOY, altered
+from checkout import TOY, altered
 
 CELL = "finetune/pretrain=24/intermediate=cls_intel/downstream=8/seed=1"
 
