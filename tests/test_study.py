@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from viny.study import Cell, Store, Study, enumerate_cells
+from viny.grid import Cell, Store, enumerate_cells
+from viny.study import Study
 
 SMALL = {
     "study": "small",

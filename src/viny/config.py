@@ -13,7 +13,7 @@ import yaml
 
 from viny import settings, validation
 from viny.errors import VinyError
-from viny.study import BASE, NONE, PETS_TASKS, enumerate_cells, exclusion
+from viny.grid import BASE, NONE, PETS_TASKS, enumerate_cells, exclusion
 
 PETS_IMAGES = 7349  # Oxford-IIIT Pet, trainval and test together
 IMAGENET_IMAGES = 1281167  # ImageNet-1K train

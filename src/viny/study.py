@@ -10,108 +10,20 @@ Paths say what they hold, one `key=value` per folder (Snakemake's wildcards matc
     <stores>/imagenet/160px-order0/first=46000.json
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from viny import settings
+from viny.config import complete, load, vary
+from viny.grid import AXES, NONE, PETS_TASKS, SHARED, STAGES, Cell, Job, Store, enumerate_cells
 from viny.provenance import code_fingerprint, fingerprint
 
-SHARED = "shared"
-NONE = "none"
-PETS_TASKS = ("cls_pets", "spatial_pets")
-ALL = "all"
-BASE = "base"  # what tables of variants call the study itself
 PROCEDURAL = Path("resources/procedural")
-
-STAGES = ("pretrain", "intermediate", "finetune", "geometry")
-OUTPUTS = {
-    "pretrain": ("encoder.safetensors", "metrics.json", "history.jsonl", "examples.npz"),
-    "intermediate": ("encoder.safetensors", "metrics.json", "history.jsonl"),
-    "finetune": ("model.safetensors", "metrics.json", "history.jsonl", "examples.npz"),
-    "geometry": ("metrics.json", "similarity.npz"),
-}
-# The axes that name a stage's runs, in the order of their folders.
-AXES = {
-    "pretrain": ("pretrain", "seed"),
-    "intermediate": ("pretrain", "intermediate", "seed"),
-    "finetune": ("pretrain", "intermediate", "downstream", "seed"),
-    "geometry": ("pretrain", "intermediate", "seed"),
-}
 # Where each data set lies below its root once generated: the layouts of the published archives.
 PROCEDURAL_LAYOUT = {"imagenet": "imagenet/train", "intel": "intel", "pets": "oxford-iiit-pet"}
-
-
-class Cell(NamedTuple):
-    """One point of the grid: `intermediate` is `none` or a task, `pretrain` 0 means random initialization."""
-
-    pretrain: int
-    intermediate: str
-    downstream: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of one stage.
-
-    Attributes:
-        kind: `pretrain`, `intermediate cls_intel`, `finetune`, `geometry`: runs of a kind share code and settings.
-        folder: where its results are.
-        coordinates: its place in the grid, by axis; the seed of a shared encoder is `shared`.
-    """
-
-    kind: str
-    folder: Path
-    coordinates: dict[str, Any] = field(hash=False)
-
-    @property
-    def stage(self) -> str:
-        """One of STAGES."""
-        return self.kind.split()[0]
-
-    @property
-    def metrics(self) -> Path:
-        """Its metrics.json."""
-        return self.folder / "metrics.json"
-
-
-class Store(NamedTuple):
-    """A part of a data set as decoded once for all studies.
-
-    Attributes:
-        dataset: `imagenet`, `intel-train`, `intel-test` or `pets`.
-        pixels: side of the stored images.
-        count: number of images from the first on, None for all.
-    """
-
-    dataset: str
-    pixels: int
-    count: int | None
-
-    @property
-    def part(self) -> str:
-        """`first=1128` or `all`, the name of the manifest."""
-        return ALL if self.count is None else f"first={self.count}"
-
-
-def enumerate_cells(grid: Mapping[str, Any]) -> Iterator[Cell]:
-    """The cells of a `grid` section in a stable order: the product of the axes without what `exclude` names."""
-    excluded = [exclusion(entry) for entry in grid["exclude"]]
-    for cell in itertools.product(grid["pretrain"], grid["intermediate"], grid["downstream"], grid["seeds"]):
-        if not any(all(cell[axis] in values for axis, values in entry) for entry in excluded):
-            yield Cell(*cell)
-
-
-def exclusion(entry: Mapping[str, Any]) -> list[tuple[int, frozenset]]:
-    """An entry of `exclude` as pairs of a position in Cell and the values excluded there."""
-    return [
-        (Cell._fields.index(key), frozenset(value if isinstance(value, list) else [value]))
-        for key, value in entry.items()
-    ]
 
 
 @dataclass(frozen=True)
@@ -131,15 +43,11 @@ class Study:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Study":
         """The study that a config declares, whether defaults are filled in or not; raises VinyError."""
-        from viny.config import load
-
         return cls(load(config))
 
     @classmethod
     def from_declaration(cls, declaration: Mapping[str, Any]) -> "Study":
         """A study that knows its jobs and names, but not how they train; see `declaration`."""
-        from viny.config import complete
-
         return cls(complete(declaration))
 
     # Names
@@ -210,8 +118,6 @@ class Study:
     @cached_property
     def variants(self) -> dict[str, "Study"]:
         """Its variants by name, each a study of its own."""
-        from viny.config import vary
-
         return {
             name: Study(vary(self.config, changes), name, self) for name, changes in self.config["variants"].items()
         }

@@ -3,10 +3,11 @@
 import hashlib
 import json
 
+from viny.grid import OUTPUTS, Job
 from viny.operations.inputs import encoder_of, section_of, stores_of
 from viny.operations.status import job_log
 from viny.provenance import fingerprint
-from viny.study import OUTPUTS, Job, Study
+from viny.study import Study
 
 CONFIG = {
     "study": "toy",

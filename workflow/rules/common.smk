@@ -15,8 +15,9 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 from viny import settings
 from viny.config import read
 from viny.errors import VinyError
+from viny.grid import Cell
 from viny.provenance import code_fingerprint
-from viny.study import Cell, Study
+from viny.study import Study
 
 try:
     for path in workflow.configfiles:

@@ -28,7 +28,8 @@ from viny import console
 from viny.analysis.files import write_csv, write_json
 from viny.analysis.results import own_settings, read_all, read_history, refuse_other_encoders, refuse_other_studies
 from viny.errors import VinyError, command
-from viny.study import Job, Study
+from viny.grid import Job
+from viny.study import Study
 
 PLACE = ["pretrain", "intermediate", "downstream", "seed"]
 CELL_COLUMNS = [

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from viny.errors import VinyError
-from viny.study import Job, Study
+from viny.grid import Job
+from viny.study import Study
 
 # What a metrics.json must have to be read at all (the full schema is schemas/metrics.schema.yaml).
 FORMAT = 1

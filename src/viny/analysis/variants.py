@@ -43,7 +43,8 @@ from viny.analysis.files import KEYS, write_csv
 from viny.analysis.results import read_all, refuse_mixtures, refuse_other_encoders, refuse_other_studies
 from viny.analysis.texttable import TextTable, count, number, plus_minus
 from viny.errors import VinyError, command
-from viny.study import BASE, Study
+from viny.grid import BASE
+from viny.study import Study
 
 CELL, OVERALL = "cell", "all its cells"
 EQUAL = "equal in every run"

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from viny.data.decode import decode_image
+from viny.grid import Store
 from viny.operations import work
-from viny.study import Store, Study
+from viny.study import Study
 
 STARTUP = 1.0  # seconds of a job beside its images
 _SAMPLE = 24  # images that are decoded to see how fast it goes

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from viny.study import NONE, Job, Store, Study
+from viny.grid import NONE, Job, Store
+from viny.study import Study
 
 
 def section_of(job: Job) -> str:

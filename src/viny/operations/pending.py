@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import viny
+from viny.grid import Job, Store
 from viny.operations.inputs import encoder_of, stores_of
-from viny.study import Job, Store, Study
+from viny.study import Study
 
 
 @dataclass

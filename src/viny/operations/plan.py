@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from viny.data.files import write_atomically
+from viny.grid import Store
 from viny.operations import decoding, rates, work
 from viny.operations.inputs import encoder_of, stores_of
 from viny.operations.pending import Pending, find_pending
 from viny.operations.rates import Device, Rate
-from viny.study import Store, Study
+from viny.study import Study
 
 FILE = "plan.json"
 

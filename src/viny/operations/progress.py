@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from viny.study import AXES, Job, Study
+from viny.grid import AXES, Job
+from viny.study import Study
 
 FRESH = 120.0  # seconds; a file written more recently has a living writer, where locks cannot tell
 

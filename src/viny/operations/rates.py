@@ -13,9 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from viny.grid import STAGES
 from viny.operations.work import tested_images
 from viny.provenance import fingerprint
-from viny.study import STAGES, Study
+from viny.study import Study
 
 CALIBRATION = "calibration"
 _PATIENCE = 300  # seconds that a calibration may take

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from viny.grid import Job, Store
 from viny.operations import progress
 from viny.operations.progress import Run
-from viny.study import Job, Store, Study
+from viny.study import Study
 
 STATES = ("done", "running", "interrupted", "failed", "waiting")
 _TAIL = 20_000  # bytes of a log that are looked at

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
+from viny.grid import NONE, Job
 from viny.operations.status import STATES, JobStatus
 from viny.operations.terminal import bold, dim, plural, red, symbol, table
-from viny.study import NONE, Job, Study
+from viny.study import Study
 
 _SEEDS = 8  # more seeds than these are shown as a number
 _LISTED = 12  # jobs of one state that are named

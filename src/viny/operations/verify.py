@@ -20,11 +20,12 @@ import yaml
 from viny import settings
 from viny.analysis.results import read_result
 from viny.errors import VinyError
+from viny.grid import OUTPUTS, Job
 from viny.operations.consistency import contradictions
 from viny.operations.inputs import encoder_of, section_of, stores_of
 from viny.operations.terminal import bold, dim, plural, red
 from viny.provenance import code_fingerprint, file_sha256, fingerprint
-from viny.study import OUTPUTS, Job, Study
+from viny.study import Study
 from viny.validation import dotted
 
 _LISTED = 30  # problems that are named

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from viny.config import PETS_IMAGES
-from viny.study import ALL, PETS_TASKS, Job, Store, Study
+from viny.grid import ALL, PETS_TASKS, Job, Store
+from viny.study import Study
 
 INTEL_TRAIN, INTEL_TEST = 14034, 3000  # Intel Image Classification
 _FLOAT = 4  # bytes
