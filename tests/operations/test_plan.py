@@ -106,6 +106,29 @@ def test_the_time_of_a_job_follows_from_finished_runs(done, quick, configfile):
     assert (line.pending, line.source) == (1, f"{len(done.jobs('finetune')) - 1} finished runs")
 
 
+def test_a_variant_has_the_speed_of_its_own_runs(config, tmp_path, monkeypatch, quick, capsys):
+    monkeypatch.chdir(tmp_path)
+    config["variants"] = {"fast": {"finetune": {"precision": "bf16"}}, "raw": {"finetune": {"normalize": False}}}
+    study = Study.from_config(config)
+    fill(study)
+    fast, raw = (study.variants[name].own_jobs("finetune") for name in ("fast", "raw"))
+    for job in fast:
+        change(job, lambda document: document["cost"].update(train_seconds=document["budget"]["image_passes"] / 300))
+    for jobs in (fast, raw, study.jobs("finetune")):
+        remove(jobs[0])
+    made = plan.make_plan(study, tmp_path / "unused.yaml", 1)
+    images = 4 * config["grid"]["downstream"][0]
+    usual = 2.5 + images / RATE
+    assert made.estimates == {
+        str(study.jobs("finetune")[0].folder): pytest.approx(usual),
+        str(fast[0].folder): pytest.approx(2.5 + images / 300),
+        str(raw[0].folder): pytest.approx(usual),  # nothing that takes time is different: its runs count, too
+    }
+    line = next(line for line in made.lines if line.kind == "finetune")
+    assert line.rate == pytest.approx(3 / (2 / RATE + 1 / 300))
+    assert line.source == "30 finished runs; 15 finished runs"
+
+
 def test_runs_elsewhere_or_of_another_model_tell_nothing(done, quick, configfile):
     remove(done.jobs("finetune")[0])
     for job in done.jobs("finetune")[1:]:

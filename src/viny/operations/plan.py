@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from viny.data.files import write_atomically
-from viny.grid import Store
+from viny.grid import Job, Store
 from viny.operations import decoding, rates, work
 from viny.operations.inputs import encoder_of, stores_of
 from viny.operations.pending import Pending, find_pending
-from viny.operations.rates import Device, Rate
+from viny.operations.rates import Device, Rates
 from viny.study import Study
 
 FILE = "plan.json"
@@ -89,37 +89,33 @@ def plan(study: Study, configfile: Path, at_once: int | None = None, as_json: bo
 
 
 def make_plan(study: Study, configfile: Path, at_once: int | None = None) -> Plan:
-    """Find out what there is to do and how long it takes; the estimates are kept.
-
-    Runs of a variant are taken to be as fast as the study's own.
-    """
+    """Find out what there is to do and how long it takes; the estimates are kept."""
     device = rates.this_device(study.config["compute"]["device"])
     if at_once is None:
         at_once = max(1, work.cores() // study.config["compute"]["threads"]) if device.kind == "cpu" else 1
     pending = find_pending(study, configfile)
     kept = read_kept(study)
-    kinds = {job.kind for job in pending.jobs}
-    known = rates.from_finished_runs(study, device, kinds)
-    calibrations = kept.get("calibrations", {})
-    if kinds - known.keys():
-        known |= rates.calibrate(study, device, kinds - known.keys(), calibrations)
-    image_rate = decoding.rate(study) if pending.stores else 0.0
-    tasks = _tasks(study, pending, known, image_rate)
     owners = study.all_jobs()
-    estimates = {str(job.folder): known[job.kind].seconds(work.image_passes(owners[job], job))
-                 for job in pending.jobs if job.kind in known}  # fmt: skip
-    complete = kinds <= known.keys()
+    calibrations = kept.get("calibrations", {})
+    kinds = {member.variant: {job.kind for job in pending.jobs if owners[job] is member} for member in study.family}
+    known = rates.by_variant(study, kinds, device, calibrations)
+    seconds = {}
+    for job in pending.jobs:
+        rate = known.get((owners[job].variant, job.kind))
+        seconds[job] = rate and rate.seconds(work.image_passes(owners[job], job))
+    image_rate = decoding.rate(study) if pending.stores else 0.0
+    tasks = _tasks(study, pending, seconds, image_rate)
     found = Plan(
         study=study.name,
         cells=sum(job.stage == "finetune" for job in owners),
         cells_pending=sum(job.stage == "finetune" for job in pending.jobs),
-        lines=_lines(study, pending, known, image_rate),
-        elapsed=makespan(tasks, at_once) if complete else None,
+        lines=_lines(study, pending, seconds, known, image_rate),
+        elapsed=None if None in seconds.values() else makespan(tasks, at_once),
         at_once=at_once,
         device=device,
         pending=pending,
         disk=_disk(study, pending, at_once),
-        estimates=estimates,
+        estimates={str(job.folder): value for job, value in seconds.items() if value is not None},
     )
     _keep(study, kept, found, known, calibrations)
     return found
@@ -159,7 +155,7 @@ def read_kept(study: Study) -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _keep(study: Study, kept: dict, made: Plan, known: Mapping[str, Rate], calibrations: dict) -> None:
+def _keep(study: Study, kept: dict, made: Plan, known: Rates, calibrations: dict) -> None:
     """Write plan.json: a job that is done by now keeps the estimate that was made before."""
     if not made.pending.jobs:
         return
@@ -172,7 +168,7 @@ def _keep(study: Study, kept: dict, made: Plan, known: Mapping[str, Rate], calib
         "device_name": made.device.name,
         "at_once": made.at_once,
         "elapsed_seconds": made.elapsed,
-        "rates": {**kept.get("rates", {}), **rates.as_json(dict(known))},
+        "rates": {**kept.get("rates", {}), **rates.as_json(known)},
         "estimates": {**kept.get("estimates", {}), **estimates},
         "calibrations": calibrations,
     }
@@ -180,40 +176,42 @@ def _keep(study: Study, kept: dict, made: Plan, known: Mapping[str, Rate], calib
     write_atomically(study.folder / FILE, json.dumps(document, indent=1) + "\n")
 
 
-def _tasks(study: Study, pending: Pending, known: Mapping[str, Rate], image_rate: float) -> list[Task]:
+def _tasks(study: Study, pending: Pending, seconds: Mapping[Job, float | None], image_rate: float) -> list[Task]:
     tasks, owners = [], study.all_jobs()
     for store, images in decoding.images_to_decode(study, pending.stores).items():
-        seconds = decoding.STARTUP + images / image_rate
-        tasks.append(Task(str(study.manifest(store)), seconds, priority=1e9 + images))
-    for job in pending.jobs:
-        if job.kind in known:
+        decoded = decoding.STARTUP + images / image_rate
+        tasks.append(Task(str(study.manifest(store)), decoded, priority=1e9 + images))
+    for job, takes in seconds.items():
+        if takes is not None:
             needs = [str(study.manifest(store)) for store in stores_of(owners[job], job).values()]
             encoder = encoder_of(owners[job], job)
-            seconds = known[job.kind].seconds(work.image_passes(owners[job], job))
             priority = job.coordinates["pretrain"] if job.stage == "pretrain" else 0
-            tasks.append(Task(str(job.folder), seconds, needs + ([str(encoder.parent)] if encoder else []), priority))
+            tasks.append(Task(str(job.folder), takes, needs + ([str(encoder.parent)] if encoder else []), priority))
     return tasks
 
 
-def _lines(study: Study, pending: Pending, known: Mapping[str, Rate], image_rate: float) -> list[Line]:
+def _lines(
+    study: Study, pending: Pending, seconds: Mapping[Job, float | None], known: Rates, image_rate: float
+) -> list[Line]:
     to_decode = decoding.images_to_decode(study, pending.stores)
     images = sum(to_decode.values())
-    seconds = len(to_decode) * decoding.STARTUP + (images / image_rate if image_rate else 0.0)
+    decoded = len(to_decode) * decoding.STARTUP + (images / image_rate if image_rate else 0.0)
     source = "measured now" if to_decode else ""
-    lines = [Line("images", len(study.stores()), len(to_decode), images, seconds, image_rate or None, source)]
+    lines = [Line("images", len(study.stores()), len(to_decode), images, decoded, image_rate or None, source)]
     owners = study.all_jobs()
     for kind in dict.fromkeys(job.kind for job in owners):
         jobs = [job for job in pending.jobs if job.kind == kind]
-        shown = sum(work.image_passes(owners[job], job) for job in jobs)
-        rate = known.get(kind)
-        total = sum(job.kind == kind for job in owners)
+        passes = {job: work.image_passes(owners[job], job) for job in jobs}
+        shown, total = sum(passes.values()), sum(job.kind == kind for job in owners)
         if not jobs:
             lines.append(Line(kind, total, 0, 0, 0.0, None, ""))
-        elif rate is None:
+        elif any(seconds[job] is None for job in jobs):
             lines.append(Line(kind, total, len(jobs), shown, None, None, "unknown"))
         else:
-            seconds = sum(rate.seconds(work.image_passes(owners[job], job)) for job in jobs)
-            lines.append(Line(kind, total, len(jobs), shown, seconds, rate.images_per_second, rate.source))
+            used = {job: known[owners[job].variant, kind] for job in jobs}
+            rate = shown / sum(passes[job] / used[job].images_per_second for job in jobs)
+            sources = "; ".join(dict.fromkeys(found.source for found in used.values()))
+            lines.append(Line(kind, total, len(jobs), shown, sum(seconds[job] for job in jobs), rate, sources))
     return lines
 
 

@@ -45,7 +45,7 @@ def render(study: Study, plan: Plan) -> Iterator[str]:
     if any(line.rate is None and line.pending for line in plan.lines):
         yield red("the calibration failed, so some times are unknown; a first run of each stage will tell")
     load = os.getloadavg()[0]
-    if load > 1.5 * work.cores() and any(line.source == rates.CALIBRATION for line in plan.lines):
+    if load > 1.5 * work.cores() and any(rates.CALIBRATION in line.source for line in plan.lines):
         yield red(f"other work keeps this machine busy (load {load:.1f}): calibrated times are too long")
     kept = f"; the estimate is kept in {study.folder / FILE}" if pending.jobs else ""
     yield dim(f"what is to run: by {pending.source}{kept}")

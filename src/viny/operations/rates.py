@@ -1,12 +1,13 @@
 """How fast this machine is: from its own finished runs, else from a short calibration."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from viny.provenance import fingerprint
 from viny.study import Study
 
 CALIBRATION = "calibration"
+_PACE = ("precision", "batch_size")  # settings that decide how fast a run is
 _PATIENCE = 300  # seconds that a calibration may take
 
 
@@ -42,6 +44,9 @@ class Rate:
         return self.startup + image_passes / self.images_per_second + self.evaluate
 
 
+Rates = dict[tuple[str, str], Rate]  # by variant and kind
+
+
 @dataclass(frozen=True)
 class Device:
     """What the study would run on here."""
@@ -60,6 +65,24 @@ def this_device(wanted: str) -> Device:
             if found.returncode == 0 and names:
                 return Device("cuda", names[0].strip())
     return Device("cpu", _processor())
+
+
+def by_variant(study: Study, kinds: Mapping[str, Collection[str]], device: Device, calibrations: dict) -> Rates:
+    """Rates of the runs of a study and its variants; those that differ in nothing that takes time share one.
+
+    Args:
+        kinds: the kinds of runs that are asked for, by variant.
+        calibrations: earlier ones, used again and added to.
+    """
+    found: dict[str, Rate] = {}
+    for member in study.family:
+        unknown = {kind for kind in kinds[member.variant] if _pace(member, kind) not in found}
+        known = from_finished_runs(member, device, unknown) if unknown else {}
+        if unknown - known.keys():
+            known |= calibrate(member, device, unknown - known.keys(), calibrations)
+        found |= {_pace(member, kind): rate for kind, rate in known.items()}
+    paces = {(member.variant, kind): _pace(member, kind) for member in study.family for kind in kinds[member.variant]}
+    return {run: found[pace] for run, pace in paces.items() if pace in found}
 
 
 def from_finished_runs(study: Study, device: Device, kinds: Collection[str]) -> dict[str, Rate]:
@@ -106,9 +129,16 @@ def calibrate(study: Study, device: Device, kinds: Collection[str], known: dict[
     return {kind: _calibrated(study, kind, known[identity]) for kind in kinds}
 
 
-def as_json(rates: dict[str, Rate]) -> dict[str, Any]:
-    """For plan.json."""
-    return {kind: asdict(rate) for kind, rate in rates.items()}
+def as_json(rates: Rates) -> dict[str, Any]:
+    """For plan.json, by kind and variant."""
+    return {f"{kind} {variant}".rstrip(): asdict(rate) for (variant, kind), rate in rates.items()}
+
+
+def _pace(study: Study, kind: str) -> str:
+    """Fingerprint of what the time of a run depends on, besides the number of images and the device."""
+    section = study.section(_section(kind))
+    values = [section.get(key) for key in _PACE]
+    return fingerprint([kind, study.config["model"], values, tested_images(study, kind)])
 
 
 def _calibrated(study: Study, kind: str, measured: dict[str, Any]) -> Rate:
@@ -145,7 +175,7 @@ def _alike(study: Study, document: dict[str, Any], device: Device) -> bool:
     return (
         made["device_name"] == device.name
         and document["settings"]["model"] == study.config["model"]
-        and all(values.get(key) == declared.get(key) for key in ("precision", "batch_size"))
+        and all(values.get(key) == declared.get(key) for key in _PACE)
         and (device.kind == "cuda" or threads == study.config["compute"]["threads"])
         and document["budget"]["image_passes"] > 0
         and max(document["cost"]["train_seconds"], document["cost"]["evaluate_seconds"]) > 0
@@ -155,7 +185,7 @@ def _alike(study: Study, document: dict[str, Any], device: Device) -> bool:
 def _results(root: Path) -> Iterator[dict[str, Any]]:
     """All results below a folder that are fit for counting; damaged ones are `viny verify`'s to name."""
     for stage in STAGES:
-        for path in root.glob(f"*/{stage}/**/metrics.json"):
+        for path in itertools.chain(*(root.glob(f"{at}/{stage}/**/metrics.json") for at in ("*", "*/variants/*"))):
             try:
                 document = json.loads(path.read_text(encoding="utf-8"))
                 document["settings"][_section(_kind(document))], document["settings"]["model"]
