@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 ATTENTION_MODES = ("auto", "fused", "explicit")
@@ -59,6 +60,7 @@ class ExplicitAttention(torch.autograd.Function):
         return _join_heads(mixed[None], heads)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the projections."""
         weights, *split = ctx.saved_tensors
