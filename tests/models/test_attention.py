@@ -9,24 +9,24 @@ from viny.models.attention import Attention, ExplicitAttention
 HEADS, WIDTH = 2, 4
 
 
-def projections(n, asking, dtype=torch.float64):
+@pytest.fixture(autouse=True)
+def _same_weights_every_time():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def projections(n, asking):
     """Queries of `asking` tokens beside keys and values of n, as the layer makes them."""
     generator = torch.Generator().manual_seed(0)
     inner = HEADS * WIDTH
     shapes = [(3, n, 3 * inner)] if asking is None else [(3, asking, inner), (3, n, 2 * inner)]
-    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_() for shape in shapes]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
 def textbook(*projected):
     """softmax(QK / sqrt(width))V, one image and head at a time."""
-    query, key, value = (
-        torch.split_with_sizes_copy(projected[0], [HEADS * WIDTH] * 3, 2)
-        if len(projected) == 1
-        else (
-            projected[0],
-            *projected[1].chunk(2, dim=2),
-        )
-    )
+    query, key, value = (part for x in projected for part in x.split(HEADS * WIDTH, dim=2))
     images = []
     for q, k, v in zip(query, key, value, strict=True):
         heads = []

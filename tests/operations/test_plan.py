@@ -106,7 +106,7 @@ def test_the_time_of_a_job_follows_from_finished_runs(done, quick, configfile):
     assert (line.pending, line.source) == (1, f"{len(done.jobs('finetune')) - 1} finished runs")
 
 
-def test_a_variant_has_the_speed_of_its_own_runs(config, tmp_path, monkeypatch, quick, capsys):
+def test_a_variant_has_the_speed_of_its_own_runs(config, tmp_path, monkeypatch, quick):
     monkeypatch.chdir(tmp_path)
     config["variants"] = {"fast": {"finetune": {"precision": "bf16"}}, "raw": {"finetune": {"normalize": False}}}
     study = Study.from_config(config)

@@ -32,8 +32,8 @@ class Attention(nn.Module):
             inner, weight = self.num_heads * self.head_dim, self.qkv.weight
             projected = F.linear(tokens[:, asking], weight[:inner]), F.linear(tokens, weight[inner:])
         if self.mode == "fused" or (self.mode == "auto" and tokens.is_cuda):
-            heads = (x.unflatten(2, (-1, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4) for x in projected)
-            mixed = F.scaled_dot_product_attention(*(part for parts in heads for part in parts))
+            heads = (part for x in projected for part in _by_head(x, self.num_heads, self.head_dim))
+            mixed = F.scaled_dot_product_attention(*heads)
             return self.proj(mixed.transpose(1, 2).flatten(2))
         return self.proj(ExplicitAttention.apply(self.num_heads, self.head_dim, *projected))
 
@@ -76,10 +76,14 @@ class ExplicitAttention(torch.autograd.Function):
         return None, None, *(_join_heads(parts, ctx.heads) for parts in found)
 
 
+def _by_head(x: Tensor, heads: int, head_dim: int) -> Tensor:
+    """(B, N, parts * heads * head_dim) -> (parts, B, heads, N, head_dim), without a copy."""
+    return x.unflatten(2, (-1, heads, head_dim)).permute(2, 0, 3, 1, 4)
+
+
 def _split_heads(x: Tensor, heads: int, head_dim: int) -> Tensor:
     """(B, N, parts * heads * head_dim) -> (parts, B * heads, N, head_dim), contiguous."""
-    x = x.unflatten(2, (-1, heads, head_dim)).permute(2, 0, 3, 1, 4)
-    return x.contiguous().flatten(1, 2)
+    return _by_head(x, heads, head_dim).contiguous().flatten(1, 2)
 
 
 def _join_heads(x: Tensor, heads: int) -> Tensor:
