@@ -1,8 +1,9 @@
 """Every stage on one device, within ten minutes: `python -m benchmarks.gpu`.
 
-Measures the largest rate of matrix products, images per second of each stage in viny's own loop (eager and compiled,
-fp32 and bf16) and of the arithmetic written plainly with a loader that reads files image by image, how often the host
-waits for the device, and cells per hour with several jobs at once; extrapolates to the paper's grid. Needs no data.
+Measures the largest rate of matrix products, images per second of each stage in viny's own loop (kernel by kernel,
+recorded, compiled; fp32 and bf16) and of the arithmetic written plainly with a loader that reads files image by image,
+how often the host waits for the device, and cells per hour with several jobs at once; extrapolates to the paper's
+grid. Needs no data.
 
     python -m benchmarks.gpu --json gpu.json
     python -m benchmarks.gpu --device cpu --quick       tiny sizes: shows that it runs
@@ -41,9 +42,9 @@ from viny.training.device import device_name, select_device, set_matmul_precisio
 from viny.training.loop import train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
+from viny.training.update import Execution
 
 STAGES = {"pretrain": "pretrain", "intermediate cls_intel": "intermediate.cls_intel", "finetune": "finetune"}
-VARIANTS = [(precision, compiled) for compiled in (False, True) for precision in ("fp32", "bf16")]
 AT_ONCE = (1, 2, 4, 8)
 CELL_LABELS, CELL_EPOCHS = 250, 100  # the paper's smallest cell
 
@@ -106,12 +107,11 @@ def stage(kind: str, device: torch.device, args: argparse.Namespace) -> dict[str
     if device.type == "cuda":
         found["waits_per_step"] = waits_per_step(task, values)
     found["images_per_second"] = {}
-    for precision, compiled in VARIANTS:
-        name = variant(precision, compiled)
-        if compiled and args.quick:
+    for name, execution in variants(device).items():
+        if execution.compiled and args.quick:
             continue
         try:
-            found["images_per_second"][name] = rate(task, values, count, precision, compiled, device, args)
+            found["images_per_second"][name] = rate(task, values, count, execution, args.seconds)
         except Exception as error:  # a machine without a compiler has the other numbers
             found["images_per_second"][name] = None
             say(f"{kind} {name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
@@ -119,33 +119,24 @@ def stage(kind: str, device: torch.device, args: argparse.Namespace) -> dict[str
     return found
 
 
-def rate(
-    task: StageTask,
-    values: dict[str, Any],
-    count: int,
-    precision: str,
-    compiled: bool,
-    device: torch.device,
-    args: argparse.Namespace,
-) -> float:
-    """Images per second of the training loop itself, after a warm-up."""
-    steps, position = 3, None
-    while position is None or position.seconds < args.seconds:
-        schedule = Schedule.from_settings(count, {**values, "steps": steps, "milestones": [], "learning_rate": 1e-6})
+def rate(task: StageTask, values: dict[str, Any], count: int, execution: Execution, seconds: float) -> float:
+    """Images per second of the training loop itself, in the passes after the first, which records and compiles."""
+    passes, shown, took = 2, 0, 0.0
+    while took < seconds:
+        schedule = Schedule.from_settings(count, {**values, "epochs": passes, "milestones": [], "learning_rate": 1e-6})
         with tempfile.TemporaryDirectory() as folder:
-            state = RunState(Path(folder), "benchmark", {"steps": steps}, Path(folder))
+            state = RunState(Path(folder), "benchmark", {"passes": passes}, Path(folder))
             with state.lock():
-                position = train(task, schedule, precision, device, state, "step", save_every=1e9, compiled=compiled)
-        if steps == 3:  # the first call compiled and filled caches
-            steps, position = 20, None
-        else:
-            steps = max(2 * steps, int(steps * args.seconds / position.seconds) + 1)
-    return position.images / position.seconds
+                history = train(task, schedule, execution, state, "step", save_every=1e9).history
+        shown, took = count * (passes - 1), history[-1]["seconds"] - history[0]["seconds"]
+        passes = max(2 * passes, int(passes * seconds / max(took, 1e-9)) + 2) if took < seconds else passes
+    return shown / took
 
 
 def flop_per_image(task: StageTask, values: dict[str, Any]) -> float:
     """Operations in matrix products of one image, forward and backward, as PyTorch counts them."""
-    batch = first_batch(task, values["batch_size"])
+    batch = first_draws(task, values["batch_size"])
+    batch |= task.read(batch.pop("row").cpu())
     with FlopCounterMode(display=False) as counter:
         task.loss(batch).backward()
     return counter.get_total_flops() / values["batch_size"]
@@ -153,14 +144,12 @@ def flop_per_image(task: StageTask, values: dict[str, Any]) -> float:
 
 def waits_per_step(task: StageTask, values: dict[str, Any], steps: int = 10) -> float:
     """How often the host waits for a GPU in a step, as PyTorch reports it; 0 is what we want."""
-    batch = first_batch(task, values["batch_size"])
-    optimizer = Schedule.from_settings(64, values).make_optimizer(task.model.parameters(), torch.device("cuda"))
+    draws = first_draws(task, values["batch_size"])
+    row, optimizer = draws.pop("row").cpu(), Schedule.from_settings(64, values).make_optimizer(task.model.parameters())
+    update = Execution(torch.device("cuda")).update(task.loss, optimizer)
 
     def step() -> None:
-        loss = task.loss(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        update(draws | task.read(row), 1e-6)
 
     step()
     with warnings.catch_warnings(record=True) as caught:
@@ -173,8 +162,8 @@ def waits_per_step(task: StageTask, values: dict[str, Any], steps: int = 10) -> 
     return sum(waits.values()) / steps
 
 
-def first_batch(task: StageTask, size: int) -> dict[str, torch.Tensor]:
-    """The first batch of the first pass, on the device."""
+def first_draws(task: StageTask, size: int) -> dict[str, torch.Tensor]:
+    """The draws of the first batch of the first pass, on the device."""
     device = next(task.model.parameters()).device
     return {name: values[:size].to(device) for name, values in task.draw(0).items()}
 
@@ -258,7 +247,8 @@ def cell(device: torch.device, args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         state = RunState(Path(folder), "benchmark", {}, Path(folder))
         with state.lock():
-            train(task, Schedule.from_settings(labels, values), "fp32", device, state, "cell")
+            execution = Execution.from_settings(device, "fp32", defaults("compute"))
+            train(task, Schedule.from_settings(labels, values), execution, state, "cell")
     task.model.eval()
     task.evaluate()
 
@@ -270,7 +260,7 @@ def paper(found: dict[str, Any]) -> dict[str, Any]:
     for job in study.jobs():
         passes[job.kind] += image_passes(study, job)
     hours = {}
-    for name in [variant(*kind) for kind in VARIANTS]:
+    for name in found["stages"]["finetune"]["images_per_second"]:
         rates = {kind: found["stages"][kind]["images_per_second"].get(name) for kind in STAGES}
         if all(rates.values()):
             hours[name] = sum(passes[kind] / rates[kind] for kind in STAGES) / 3600
@@ -304,9 +294,16 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def variant(precision: str, compiled: bool) -> str:
-    """`bf16, compiled`."""
-    return f"{precision}, compiled" if compiled else precision
+def variants(device: torch.device) -> dict[str, Execution]:
+    """Ways to compute a step, by name: each precision launched kernel by kernel, recorded, and compiled as well."""
+    ways = {"": (False, False), ", compiled": (False, True)}
+    if device.type == "cuda":
+        ways = {"": (False, False), ", recorded": (True, False), ", recorded, compiled": (True, True)}
+    return {
+        precision + way: Execution.from_settings(device, precision, {"cuda_graphs": graphs, "compile": compiled})
+        for way, (graphs, compiled) in ways.items()
+        for precision in ("fp32", "bf16")
+    }
 
 
 def markdown(found: dict[str, Any]) -> str:

@@ -113,7 +113,7 @@ class Step:
         self.loss, self.batch, self.precision, self.matmul_precision = loss, batch, precision, matmul_precision
         self.steps = steps
         if section:
-            self.optimizer = Schedule.from_settings(batch, defaults(section)).make_optimizer(model.parameters(), CPU)
+            self.optimizer = Schedule.from_settings(batch, defaults(section)).make_optimizer(model.parameters())
         else:
             self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
 

@@ -79,13 +79,14 @@ def test_mixup_mixes_images_and_labels(monkeypatch, stages):
     stages.run("cls_intel", mixup=0.5, **STILL)
     (task,) = seen
     batch = {name: values[:8] for name, values in task.draw(0).items()}
+    batch |= task.read(batch.pop("row"))
     with torch.no_grad():
         whole = task.loss(batch | {"share": torch.ones(8)})
         partner = task.loss(batch | {"share": torch.zeros(8)})
         half = task.loss(batch | {"share": torch.full((8,), 0.5)})
         del batch["share"]
         plain = task.loss(batch)
-        images, labels = task.images(batch), task.labels[batch["row"]]
+        images, labels = task.images(batch), batch["label"]
         logits = task.model(0.5 * images + 0.5 * images.flip(0))
         expected = 0.5 * F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(logits, labels.flip(0))
     assert whole.item() == pytest.approx(plain.item(), rel=1e-5)

@@ -2,16 +2,18 @@
 
 import os
 import signal
+import threading
 
 import pytest
 import torch
 from torch import nn
 
 from viny.errors import VinyError
-from viny.training.loop import Interrupted, train
+from viny.training.loop import Interrupted, drawing_ahead, train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
 from viny.training.streams import torch_stream
+from viny.training.update import Execution
 
 
 class Regression:
@@ -30,8 +32,11 @@ class Regression:
             "noise": 0.1 * torch.randn(self.images, 4, generator=torch_stream(1, "noise", epoch)),
         }
 
+    def read(self, row):
+        return {"x": self.x[row]}
+
     def loss(self, batch):
-        x = self.x[batch["row"]]
+        x = batch["x"]
         self.steps += 1
         loss = (self.model(x + batch["noise"])[:, 0] - x.sum(dim=1)).square().mean()
         return self.on_step(self.steps, loss) if self.on_step else loss
@@ -39,12 +44,13 @@ class Regression:
 
 SCHEDULE = Schedule(20, 8, 6, None, "adamw", 1e-2, 1e-2, 0.5, (3, 5))
 CPU = torch.device("cpu")
+ON_CPU = Execution(CPU)
 
 
-def run(tmp_path, task, schedule=SCHEDULE, save_every=60.0):
+def run(tmp_path, task, schedule=SCHEDULE, save_every=60.0, execution=ON_CPU):
     state = RunState(tmp_path / "state", "toy", {"run": 1}, tmp_path / "out")
     with state.lock():
-        return train(task, schedule, "fp32", CPU, state, "toy", save_every)
+        return train(task, schedule, execution, state, "toy", save_every)
 
 
 def weights(task):
@@ -110,6 +116,32 @@ def test_bf16_trains_with_float32_parameters(tmp_path):
     task = Regression()
     state = RunState(tmp_path / "state", "toy", {"run": 1}, tmp_path / "out")
     with state.lock():
-        position = train(task, SCHEDULE, "bf16", CPU, state, "toy")
+        position = train(task, SCHEDULE, Execution(CPU, "bf16"), state, "toy")
     assert position.history[-1]["loss"] < position.history[0]["loss"]
     assert all(p.dtype == torch.float32 for p in task.model.parameters())
+
+
+def test_while_a_pass_is_worked_on_the_next_is_drawn():
+    begun = {epoch: threading.Event() for epoch in range(4)}
+
+    def draw(epoch):
+        begun[epoch].set()
+        return {"row": torch.full((1,), epoch)}
+
+    with drawing_ahead(draw, passes=4) as drawn:  # KeyError if a fifth were drawn
+        for epoch in (1, 2, 3):
+            assert drawn(epoch)["row"].item() == epoch
+            assert epoch == 3 or begun[epoch + 1].wait(10)
+    assert not begun[0].is_set()
+
+
+def test_an_error_in_drawing_ahead_is_raised_when_its_turn_comes():
+    def draw(epoch):
+        if epoch == 1:
+            raise VinyError("no more")
+        return {}
+
+    with drawing_ahead(draw, passes=3) as drawn:
+        drawn(0)
+        with pytest.raises(VinyError, match="no more"):
+            drawn(1)

@@ -14,7 +14,7 @@ def schedule(images=250, batch_size=64, epochs=100, steps=None, gamma=0.5, miles
 
 def test_learning_rate_is_that_of_multisteplr():
     made = schedule()
-    optimizer = made.make_optimizer([torch.nn.Parameter(torch.zeros(1))], torch.device("cpu"))
+    optimizer = made.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     reference = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(made.milestones), made.gamma)
     step = 0
     for _ in range(made.epochs):

@@ -67,7 +67,7 @@ def crop_and_resize(images: Tensor, boxes: Tensor, size: int) -> Tensor:
         (B, 3, size, size) uint8 on the CPU, float32 with values 0..255 on other devices.
     """
     pixels = pixel_boxes(boxes, images.shape[1])
-    if images.device.type == "cpu":  # uint8 interpolation of single images is the fastest way on a CPU
+    if _one_by_one(images):
         images = images.permute(0, 3, 1, 2)
         out = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
         for i, (left, top, width, height) in enumerate(pixels.tolist()):
@@ -106,10 +106,10 @@ def _weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:
     """Flip those images (..., W) whose entry of `flips` (B,) is true."""
-    if images.device.type != "cpu" or torch.compiler.is_compiling():
+    if not _one_by_one(images) or torch.compiler.is_compiling():
         return torch.where(flips.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
     flipped = images.clone()
-    for i in flips.nonzero()[:, 0].tolist():  # image by image is the fastest way on a CPU
+    for i in flips.nonzero()[:, 0].tolist():
         flipped[i] = images[i].flip(-1)
     return flipped
 
@@ -138,6 +138,11 @@ def denormalize(images: Tensor) -> Tensor:
     """The inverse of `normalize_`, as uint8 (B, H, W, 3)."""
     mean, std = (_per_channel(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def _one_by_one(images: Tensor) -> bool:
+    """Whether the fastest way is image by image: on a CPU it is, on a GPU it would wait for the numbers."""
+    return images.device.type == "cpu"
 
 
 def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:

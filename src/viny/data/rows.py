@@ -9,10 +9,10 @@ _RESIDENT_SHARE = 0.6
 
 
 class Rows:
-    """An array of images or masks, read by row number.
+    """An array of images, masks or labels, read by row number.
 
-    On CUDA the rows are copied to the device once if they fit, as uint8, so that a batch is one gather there; on the
-    CPU they stay in the memory-mapped file.
+    On CUDA the rows are copied to the device once if they fit, as they are, so that a batch is one gather there; else,
+    and on the CPU, they stay in the memory-mapped file. Reading never waits for what the device is doing.
 
     Args:
         array: (N, ...) array, usually memory-mapped. count: how many of its first rows are used.
@@ -26,7 +26,12 @@ class Rows:
             self._resident = torch.tensor(self._array, device=device)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The rows (B,) as a tensor (B, ...) on the device."""
+        """The rows (B,), numbers on the CPU, as a tensor (B, ...) on the device."""
         if self._resident is not None:
-            return self._resident[rows]
-        return torch.from_numpy(self._array[rows.cpu().numpy()]).to(self.device)
+            return self._resident[self._to_device(rows)]
+        return self._to_device(torch.from_numpy(self._array[rows.numpy()]))
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # from pinned memory a copy queues like a kernel
+            return values.pin_memory().to(self.device, non_blocking=True)
+        return values.to(self.device)

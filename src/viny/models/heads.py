@@ -61,7 +61,8 @@ def classification_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def mixup_targets(labels: Tensor, partners: Tensor, share: Tensor | float, classes: int) -> Tensor:
     """Soft targets of MixUp: `share` of the own label and the rest of the partner's, (B,), (B,) -> (B, classes)."""
-    own, other = (F.one_hot(x.long(), classes).float() for x in (labels, partners))
+    numbers = torch.arange(classes, device=labels.device)
+    own, other = ((x[:, None] == numbers).float() for x in (labels, partners))
     return share * own + (1 - share) * other
 
 

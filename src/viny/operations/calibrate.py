@@ -23,6 +23,7 @@ from viny.training.device import select_device
 from viny.training.loop import train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
+from viny.training.update import Execution
 
 _TESTED = 64  # images that are measured
 _BATCHES = 4  # batches in one pass
@@ -45,10 +46,12 @@ def measure(kind: str, values: dict[str, Any], asked: dict[str, Any], device: An
     images = _BATCHES * values["batch_size"]
     values = {**values, "heldout_images": _TESTED, "test_images": _TESTED, "test_set": "fixed"}
     task = make_task(kind, values, asked, images, device)
+    compute = {**asked["compute"], "compile": False}  # compiling takes longer than a plan may
+    execution = Execution.from_settings(device, values["precision"], compute)
     steps, seconds = 1, 0.0
-    _train(task, values, images, 1, device)  # warms up
+    _train(task, values, images, 1, execution)  # warms up
     while seconds < _ENOUGH:
-        shown, seconds = _train(task, values, images, steps, device)
+        shown, seconds = _train(task, values, images, steps, execution)
         steps *= 4
     task.model.eval()
     task.evaluate()
@@ -93,13 +96,13 @@ def random_store(count: int, pixels: int) -> Store:
     )
 
 
-def _train(task: StageTask, values: dict[str, Any], images: int, steps: int, device: Any) -> tuple[int, float]:
+def _train(task: StageTask, values: dict[str, Any], images: int, steps: int, execution: Execution) -> tuple[int, float]:
     """Images shown in `steps` updates of the real loop, and the seconds they took."""
     schedule = Schedule.from_settings(images, {**values, "steps": steps, "milestones": [], "learning_rate": 1e-6})
     with tempfile.TemporaryDirectory() as folder:
         state = RunState(Path(folder), "calibration", {"steps": steps}, Path(folder))
         with state.lock():
-            position = train(task, schedule, values["precision"], device, state, "calibration", save_every=1e9)
+            position = train(task, schedule, execution, state, "calibration", save_every=1e9)
     return position.images, position.seconds
 
 

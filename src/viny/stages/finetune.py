@@ -57,10 +57,14 @@ class Segmentation:
             flips, contrast = self._augmentation("augment", epoch, self.images)
         return {"row": self.first + order, "flip": flips, "contrast": contrast}
 
+    def read(self, row: Tensor) -> dict[str, Tensor]:
+        """The stored images and masks."""
+        return {"image": self.rows[row], "mask": self.masks[row]}
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy over pixels."""
-        images = self._prepare(batch["row"], batch["flip"], batch["contrast"])
-        truth = augment.flip(self.masks[batch["row"]], batch["flip"])
+        images = self._prepare(batch["image"], batch["flip"], batch["contrast"])
+        truth = augment.flip(batch["mask"], batch["flip"])
         return segmentation_loss(self.model(images), truth, self.values["loss"])
 
     @torch.inference_mode()
@@ -116,21 +120,21 @@ class Segmentation:
         stream = torch_stream(self.seed, name, epoch)
         return augment.draw_flips(count, stream), augment.draw_contrast(count, self.values["contrast"], stream)
 
-    def _prepare(self, row: Tensor, flips: Tensor, contrast: Tensor | None) -> Tensor:
-        images = augment.flip(augment.unit_range(self.rows[row]), flips)
+    def _prepare(self, images: Tensor, flips: Tensor, contrast: Tensor | None) -> Tensor:
+        images = augment.flip(augment.unit_range(images), flips)
         if contrast is not None:
             images = augment.adjust_contrast(images, contrast)
         return augment.normalize_(images) if self.values["normalize"] else images
 
     def _test_images(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Input and truth of test images by their number 0..tested-1."""
-        row = (self.first_test + numbers).to(self.device)
+        stored = self.read(self.first_test + numbers)
         flips, contrast = torch.zeros(len(numbers), dtype=torch.bool), None
         if self.values["augment_test"]:
             all_flips, all_contrast = self._augmentation("augment_test", 0, self.tested)
             flips, contrast = all_flips[numbers], all_contrast[numbers].to(self.device)
         flips = flips.to(self.device)
-        return self._prepare(row, flips, contrast), augment.flip(self.masks[row], flips)
+        return self._prepare(stored["image"], flips, contrast), augment.flip(stored["mask"], flips)
 
     def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, self.tested, _EVALUATION_BATCH):

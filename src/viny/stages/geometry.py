@@ -40,7 +40,7 @@ def patch_tokens(encoder: ViNy, store: Store, stop: int, device: torch.device) -
     encoder = encoder.to(device).eval()
     found = []
     with torch.inference_mode():
-        for row in torch.arange(stop, device=device).split(_BATCH):
+        for row in torch.arange(stop).split(_BATCH):
             found.append(encoder.patch_tokens(augment.normalize_(augment.unit_range(rows[row]))))
     return torch.cat(found).clone()
 
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         startup = time.perf_counter() - stage.STARTED
         clock = time.perf_counter()
         tokens = patch_tokens(encoder, store, used, job.device)
-        masks = Rows(store.masks, used, job.device)[torch.arange(used, device=job.device)]
+        masks = Rows(store.masks, used, job.device)[torch.arange(used)]
         measured, error = measure(tokens, masks, tested, values, model["patch_size"], args.seed)
         seconds = time.perf_counter() - clock
         passes = used + values["images"] * values["probe_epochs"]

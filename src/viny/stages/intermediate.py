@@ -16,6 +16,7 @@ from pathlib import Path
 
 from viny.stages import run as stage  # isort: skip, the first import starts the clock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,14 +75,14 @@ class Supervision:
 
     def images(self, batch: dict[str, Tensor]) -> Tensor:
         """Augmented, normalized images (B, 3, S, S)."""
-        images = augment.flip(augment.unit_range(self.rows[batch["row"]]), batch["flip"])
+        images = augment.flip(augment.unit_range(batch["image"]), batch["flip"])
         return augment.normalize_(augment.adjust_contrast(images, batch["contrast"]))
 
     def test_batches(self):
         """Row numbers and normalized images of the test split, batch by batch."""
         stop = self.test.first + self.test.count
         for start in range(self.test.first, stop, _EVALUATION_BATCH):
-            row = torch.arange(start, min(start + _EVALUATION_BATCH, stop), device=self.device)
+            row = torch.arange(start, min(start + _EVALUATION_BATCH, stop))
             yield row, augment.normalize_(augment.unit_range(self.test_rows[row]))
 
     def write(self, folder: Path) -> None:
@@ -97,12 +98,16 @@ class ImageClassification(Supervision):
         self.classes = len(train.store.classes)
         head = torch_stream(seed, "head")
         self.model = Classifier(stage.starting_encoder(request, seed), self.classes, generator=head).to(device)
-        self.labels = torch.tensor(train.store.labels, device=device)
-        self.test_labels = torch.tensor(test.store.labels, device=device)
+        self.labels = Rows(train.store.labels, train.first + train.count, device)
+        self.test_labels = Rows(test.store.labels, test.first + test.count, device)
+
+    def read(self, row: Tensor) -> dict[str, Tensor]:
+        """The stored images and their classes."""
+        return {"image": self.rows[row], "label": self.labels[row]}
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy; with MixUp, image i is mixed with the i-th from the end of the batch."""
-        images, labels = self.images(batch), self.labels[batch["row"]]
+        images, labels = self.images(batch), batch["label"]
         if "share" not in batch:
             return classification_loss(self.model(images), labels)
         share = batch["share"][0]
@@ -118,11 +123,11 @@ class ImageClassification(Supervision):
             logits, labels = self.model(images), self.test_labels[row]
             loss += classification_loss(logits, labels).item() * len(row)
             correct += (logits.argmax(dim=1) == labels).sum().item()
-        used = self.test_labels[self.test.first : self.test.first + self.test.count]
+        used = self.test.store.labels[self.test.first : self.test.first + self.test.count]
         return {
             "loss": loss / self.test.count,
             "accuracy": correct / self.test.count,
-            "chance": used.bincount().max().item() / self.test.count,
+            "chance": np.bincount(used).max().item() / self.test.count,
         }
 
 
@@ -137,9 +142,13 @@ class PatchClassification(Supervision):
         self.masks = Rows(train.store.masks, train.first + train.count, device)
         self.test_masks = Rows(test.store.masks, test.first + test.count, device)
 
+    def read(self, row: Tensor) -> dict[str, Tensor]:
+        """The stored images and masks."""
+        return {"image": self.rows[row], "mask": self.masks[row]}
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy over patches."""
-        masks = augment.flip(self.masks[batch["row"]], batch["flip"])
+        masks = augment.flip(batch["mask"], batch["flip"])
         return patch_loss(self.model(self.images(batch)), majority_labels(masks, self.patch_size))
 
     @torch.inference_mode()

@@ -58,9 +58,13 @@ class Pretraining:
             "noise": torch.rand(n, self.model.patches, generator=torch_stream(self.seed, "mask", epoch)),
         }
 
+    def read(self, row: Tensor) -> dict[str, Tensor]:
+        """The stored images."""
+        return {"image": self.rows[row]}
+
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean absolute error on masked patches of randomly cropped and flipped images."""
-        images = augment.crop_and_resize(self.rows[batch["row"]], batch["crop"], self.size)
+        images = augment.crop_and_resize(batch["image"], batch["crop"], self.size)
         images = augment.normalize_(augment.unit_range(augment.flip(images, batch["flip"])))
         return self.model(images, random_masks(batch["noise"]))
 
@@ -91,9 +95,8 @@ class Pretraining:
 
     def _heldout(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Normalized held-out images [start, stop) and their patch orders."""
-        row = torch.arange(start, stop)
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(stop - start, 4)
-        images = augment.crop_and_resize(self.rows[row.to(self.device)], whole.to(self.device), self.size)
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=self.device).expand(stop - start, 4)
+        images = augment.crop_and_resize(self.rows[torch.arange(start, stop)], whole, self.size)
         noise = torch.rand(stop - start, self.model.patches, generator=torch_stream(0, "heldout", start))
         return augment.normalize_(augment.unit_range(images)), random_masks(noise.to(self.device))
 

@@ -33,6 +33,7 @@ from viny.training.loop import Interrupted, Position, Task, train  # noqa: E402
 from viny.training.schedule import Schedule  # noqa: E402
 from viny.training.state import RunState  # noqa: E402
 from viny.training.streams import torch_stream  # noqa: E402
+from viny.training.update import Execution  # noqa: E402
 
 METRICS_VERSION = 1
 COORDINATES = ("study", "variant", "pretrain", "intermediate", "downstream", "seed")
@@ -144,12 +145,12 @@ def run(
             store.verify()
         seed = args.seed if args.seeding == "everything" else state.once("seed", lambda: secrets.randbits(31))
         schedule = Schedule.from_settings(images, request.values)
-        precision, compiled = request.values["precision"], job.compute["compile"]
+        execution = Execution.from_settings(device, request.values["precision"], job.compute)
         try:
             with _enough_memory(label, request.section):
                 task = make_task(device, seed)
                 startup = time.perf_counter() - STARTED
-                position = train(task, schedule, precision, device, state, label, args.save_every, compiled)
+                position = train(task, schedule, execution, state, label, args.save_every)
                 clock = time.perf_counter()
                 task.model.eval()
                 measured = task.evaluate()

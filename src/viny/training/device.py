@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -57,6 +58,19 @@ def device_name(device: torch.device) -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return "cpu"
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """On CUDA, work on a stream of its own: the default one cannot be recorded. Elsewhere nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    outside, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(outside)
+    with torch.cuda.stream(stream):
+        yield
+    outside.wait_stream(stream)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

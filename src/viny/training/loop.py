@@ -7,8 +7,9 @@ The loop is exact: whenever it is interrupted and started again, it ends with th
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,11 +18,10 @@ from torch import Tensor, nn
 
 from viny import console
 from viny.errors import VinyError
-from viny.training.device import autocast
+from viny.training.device import own_stream
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
-
-Batch = dict[str, Tensor]
+from viny.training.update import Batch, Execution
 
 _WORTH_SAVING = 10.0  # seconds of training that the end of a run saves before it is evaluated
 
@@ -38,8 +38,12 @@ class Task(Protocol):
         """
         ...
 
+    def read(self, row: Tensor) -> Batch:
+        """What is stored of the images with row numbers `row` (B,), on the device."""
+        ...
+
     def loss(self, batch: Batch) -> Tensor:
-        """Mean loss of the images whose draws are in `batch`: a scalar."""
+        """Mean loss of the images whose draws, without `row`, and stored values are in `batch`: a scalar."""
         ...
 
 
@@ -70,20 +74,17 @@ class Position:
 def train(
     task: Task,
     schedule: Schedule,
-    precision: str,
-    device: torch.device,
+    execution: Execution,
     state: RunState,
     label: str,
     save_every: float = 60.0,
-    compiled: bool = False,
 ) -> Position:
     """Train `task.model` to the end of `schedule`, from the saved position if there is one.
 
     Args:
-        precision: `fp32` or `bf16` (autocast; parameters stay float32).
+        execution: how updates are computed, and where.
         label: names the run in progress lines.
         save_every: seconds between two saved positions.
-        compiled: compile the loss (pays in long runs only).
 
     Returns:
         The final position, with one history entry per epoch.
@@ -92,12 +93,12 @@ def train(
         Interrupted: after SIGTERM, SIGINT or SIGUSR1 (a cluster's warning), once the position is saved.
         VinyError: the loss is not finite.
     """
-    model, loss_function = task.model, torch.compile(task.loss) if compiled else task.loss
-    optimizer = schedule.make_optimizer(model.parameters(), device)
+    model, device = task.model, execution.device
+    optimizer = schedule.make_optimizer(model.parameters())
     at = _restore(state, model, optimizer)
     progress = console.Progress(label, schedule.image_passes, done=at.images)
     loss_sum = torch.tensor(at.loss_sum, dtype=torch.float64, device=device)
-    clock, saved, shown = time.monotonic(), time.monotonic(), -math.inf
+    clock, saved, published = time.monotonic(), time.monotonic(), -math.inf
 
     def tick() -> None:
         nonlocal clock
@@ -111,28 +112,26 @@ def train(
         state.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "position": vars(at)})
 
     model.train()
-    with _stop_signals() as stopped:
+    update = execution.update(task.loss, optimizer)
+    # While a GPU works on a pass, the CPU draws the next; without one there is nothing to be gained.
+    drawing = nullcontext(task.draw) if device.type == "cpu" else drawing_ahead(task.draw, schedule.passes)
+    with _stop_signals() as stopped, own_stream(device), drawing as draw:
         while at.step < schedule.total_steps or at.epoch_images:  # a state may lie between a pass and its record
-            draws = {name: values.to(device) for name, values in task.draw(at.epoch).items()}
+            drawn = draw(at.epoch)
+            rows, draws = drawn["row"], {name: values.to(device) for name, values in drawn.items() if name != "row"}
             last = min(schedule.steps_per_epoch, at.step_in_epoch + schedule.total_steps - at.step)
             while at.step_in_epoch < last:
                 start = at.step_in_epoch * schedule.batch_size
-                batch = {name: values[start : start + schedule.batch_size] for name, values in draws.items()}
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.learning_rate_at(at.step)
-                with autocast(device, precision):
-                    loss = loss_function(batch)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                size = len(batch["row"])
-                loss_sum += loss.detach().to(loss_sum.dtype) * size
+                shown = slice(start, start + schedule.batch_size)
+                batch = {name: values[shown] for name, values in draws.items()} | task.read(rows[shown])
+                loss, size = update(batch, schedule.learning_rate_at(at.step)), len(rows[shown])
+                loss_sum += loss.to(loss_sum.dtype) * size
                 at.step, at.step_in_epoch = at.step + 1, at.step_in_epoch + 1
                 at.images, at.epoch_images = at.images + size, at.epoch_images + size
                 progress.advance(size, f"epoch {at.epoch + 1}")
                 now = time.monotonic()
-                if now - shown > 2:
-                    shown = now
+                if now - published > 2:
+                    published = now
                     state.show(_progress(at, schedule, progress))
                 if stopped or now - saved > save_every:
                     save()
@@ -171,6 +170,21 @@ def _restore(state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer
     return at
 
 
+@contextmanager
+def drawing_ahead(draw: Callable[[int], Batch], passes: int) -> Iterator[Callable[[int], Batch]]:
+    """`draw` for passes 0..passes-1, where asking for one begins to draw the next in another thread."""
+    ahead: dict[int, Future[Batch]] = {}
+    with ThreadPoolExecutor(1) as executor:
+
+        def drawn(epoch: int) -> Batch:
+            found = ahead.pop(epoch).result() if epoch in ahead else draw(epoch)
+            if epoch + 1 < passes:
+                ahead[epoch + 1] = executor.submit(draw, epoch + 1)
+            return found
+
+        yield drawn
+
+
 def _finite(loss_sum: Tensor, at: Position, label: str) -> float:
     value = loss_sum.item()
     if not math.isfinite(value):
@@ -184,7 +198,7 @@ def _finite(loss_sum: Tensor, at: Position, label: str) -> float:
 def _progress(at: Position, schedule: Schedule, progress: console.Progress) -> dict[str, Any]:
     return {
         "epoch": at.epoch + 1,
-        "epochs": -(-schedule.total_steps // schedule.steps_per_epoch),
+        "epochs": schedule.passes,
         "images": at.images,
         "image_passes": schedule.image_passes,
         "images_per_second": progress.rate,

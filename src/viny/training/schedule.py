@@ -42,6 +42,11 @@ class Schedule:
         return self.steps or self.epochs * self.steps_per_epoch
 
     @property
+    def passes(self) -> int:
+        """Passes over the images in the whole run; the last may be cut short."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    @property
     def image_passes(self) -> int:
         """Images shown in the whole run, repeats counted."""
         full, rest = divmod(self.total_steps, self.steps_per_epoch)
@@ -52,7 +57,7 @@ class Schedule:
         passed = sum(step >= round(m / self.epochs * self.total_steps) for m in self.milestones)
         return self.learning_rate * self.gamma**passed
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """AdamW or Adam over all parameters, fused into one kernel."""
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer]
         return kind(
