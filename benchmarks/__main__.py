@@ -18,8 +18,15 @@ from pathlib import Path
 from benchmarks.measure import Options, document, markdown
 
 # Name on the command line -> module with `run(options)`.
-BENCHMARKS = {"step": "step", "input": "images", "start-up": "startup", "planning": "planning", "demo": "demo"}
-DEFAULT = ("step", "input", "start-up", "planning")
+BENCHMARKS = {
+    "step": "step",
+    "input": "images",
+    "start-up": "startup",
+    "parallel": "parallel",
+    "planning": "planning",
+    "demo": "demo",
+}
+DEFAULT = ("step", "input", "start-up", "parallel", "planning")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ def run(options: Options) -> list[Group]:
     )
     epochs = 1 if options.quick else 10
     with tempfile.TemporaryDirectory() as folder:
-        manifest = make_store(Path(folder))
+        manifest = make_store(Path(folder), LABELS + TESTED, PIXELS)
         numbers = itertools.count()
 
         def cell(*module: str) -> float:
@@ -44,9 +44,9 @@ def run(options: Options) -> list[Group]:
     return [Group("start-up", "s", IMPORTS, imports), Group("small cell", "s", ALONE, cells, note)]
 
 
-def make_store(folder: Path) -> Path:
+def make_store(folder: Path, images: int, pixels: int) -> Path:
     """A store of generated pets; returns its manifest."""
-    generate("pets", LABELS + TESTED, PIXELS, 0, folder)
+    generate("pets", images, pixels, 0, folder)
     manifest = folder / "store" / "all.json"
-    ingest("pets", folder / "oxford-iiit-pet", manifest, pixels=PIXELS)
+    ingest("pets", folder / "oxford-iiit-pet", manifest, pixels=pixels)
     return manifest
