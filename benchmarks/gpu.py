@@ -59,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, Any] = {"schema": SCHEMA, "quick": args.quick, **circumstances(), "device": device_name(device)}
     say(f"on {found['device']}")
     found["matmul_tflops"] = {name: matmul_tflops(name, device, args) for name in ("fp32", "bf16")}
-    found["stages"] = {kind: stage(kind, device, args) for kind in STAGES}
     found["plain"] = plainly(device, args)
     found["cells"] = cells(args)
+    found["stages"] = {}
+    for kind in STAGES:
+        found["stages"][kind] = stage(kind, device, args)
+        keep(found, args.json)  # compiling may take long: what has been measured is not lost
     found["paper"] = paper(found)
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    keep(found, args.json)
     print(markdown(found))
     return 0
 
@@ -77,7 +79,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where (default: cuda)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default: 1)")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, metavar="S", help="time for each measurement (default: 3)"
+        "--seconds", type=float, default=2.0, metavar="S", help="time for each measurement (default: 2)"
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write everything that was measured")
@@ -86,6 +88,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args.seconds = 0.05 if args.quick else args.seconds
     args.model = TINY if args.quick else PAPER_SIZES
     return args
+
+
+def keep(found: dict[str, Any], path: Path | None) -> None:
+    """Write what has been measured so far."""
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def matmul_tflops(precision: str, device: torch.device, args: argparse.Namespace) -> float:
@@ -101,7 +109,7 @@ def stage(kind: str, device: torch.device, args: argparse.Namespace) -> dict[str
     values = {**defaults(STAGES[kind]), "heldout_images": 64, "test_images": 64, "test_set": "fixed"}
     if args.quick:
         values["batch_size"] = 8
-    count = values["batch_size"] * (4 if args.quick else 64)
+    count = values["batch_size"] * (64 if device.type == "cuda" else 4)
     task = make_task(kind, values, request(args), count, device)
     found: dict[str, Any] = {"flop_per_image": flop_per_image(task, values), "waits_per_step": None}
     if device.type == "cuda":

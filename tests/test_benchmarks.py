@@ -97,3 +97,12 @@ def test_the_gpu_script_runs_on_a_cpu(tmp_path, capsys, monkeypatch):
     assert sum(found["paper"]["image_passes"].values()) > 150e6
     assert set(found["paper"]["hours"]) >= {"fp32", "bf16", "plainly"}
     assert "| finetune | bf16 |" in capsys.readouterr().out
+
+
+def test_on_a_gpu_recorded_and_compiled_steps_are_measured_too():
+    ways = gpu.variants(torch.device("cuda"))
+    assert len(ways) == 6
+    for name, execution in ways.items():
+        assert (execution.recorder is not None) == ("recorded" in name)
+        assert execution.compiled == ("compiled" in name)
+        assert name.startswith(execution.precision)

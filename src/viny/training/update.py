@@ -1,7 +1,7 @@
 """One update of a model: loss, gradient, optimizer. On a GPU it is recorded once and then launched as a whole.
 
-A step of ViNy on 64 images is some two thousand kernels that run for microseconds each; launching them one by one takes
-longer than running them. As a CUDA graph they are launched together.
+A step of ViNy is hundreds of small operations. Launched one by one they keep the host busy and can leave a GPU waiting;
+as a CUDA graph all of them are one launch.
 """
 
 from collections import Counter
