@@ -1,4 +1,4 @@
-"""What a GPU is given: steps of every kind of run can be recorded, and neither wait for it nor copy to it."""
+"""What a GPU is given: steps of every kind of run can be recorded, and losses neither wait for it nor copy to it."""
 
 import functools
 

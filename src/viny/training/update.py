@@ -116,7 +116,7 @@ class RecordedUpdate:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             console.say(
                 f"warning: steps of {size} images cannot be recorded ({reason}); every kernel is launched by itself, "
-                "which is slower and changes no result (compute.cuda_graphs: false says so from the start)"
+                "which is slower and changes no result (with compute.cuda_graphs: false none is recorded)"
             )
             return None
 
