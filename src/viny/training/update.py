@@ -35,7 +35,7 @@ def cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 @dataclass(frozen=True)
 class Execution:
-    """How updates are computed; the mathematics are the same.
+    """How updates are computed; the mathematics are the same, up to rounding.
 
     Attributes:
         device: where.
@@ -55,7 +55,7 @@ class Execution:
         recorder = cuda_graph if compute["cuda_graphs"] and device.type == "cuda" else None
         return cls(device, precision, compute["compile"], recorder)
 
-    def update(self, loss: Loss, optimizer: torch.optim.Optimizer) -> "Update":
+    def update(self, loss: Loss, optimizer: torch.optim.Optimizer) -> "Update | RecordedUpdate":
         """The function that makes one update of what `optimizer` holds."""
         update = Update(torch.compile(loss) if self.compiled else loss, optimizer, self)
         return RecordedUpdate(update, self.recorder) if self.recorder else update
