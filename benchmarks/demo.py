@@ -1,44 +1,43 @@
-"""The whole default study, from generated images to the last figure; not part of a run unless named.
+"""The demo study from generated images to the page of results, here and in another checkout (`--against FOLDER`)."""
 
-Its peer is the same study without what makes viny fast on a CPU: each job starts a process of its own, attention is
-PyTorch's fused one and float32 products are computed the plain way.
-"""
-
-import os
+import json
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 
-from benchmarks.measure import Group, Options, command_seconds, in_turns
-from benchmarks.planning import ROOT, snakemake
+from benchmarks.measure import ROOT, Group, Options, command_seconds, compare, snakemake
+from viny.datasets.parallel import cores
 
-SHORT = {"grid": {"pretrain": [0], "intermediate": ["none"], "downstream": [32], "seeds": [1]}}
-PLAIN = {"compute": {"attention": "fused", "matmul_precision": "highest"}}
-PEER = "a process a job, plain arithmetic"
+ONE_CELL = {"grid": {"pretrain": [0], "intermediate": ["none"], "downstream": [32], "seeds": [1]}}
 
 
-def run(options: Options) -> list[Group]:
-    """The study on all cores of this machine, from nothing; with `--quick` one cell of it."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config |= SHORT if options.quick else {}
-    cores = len(os.sched_getaffinity(0))
-    cases = {
-        "viny": lambda: seconds(config, cores),
-        PEER: lambda: seconds(config | PLAIN, cores, alone=True),
+def run(options: Options) -> Iterator[Group]:
+    """The study on all cores of this machine, from nothing; in a quick run one cell of it."""
+    assert options.against
+    spent: Counter[str] = Counter()
+    variants = {
+        "the other checkout": partial(_seconds, options.against.resolve(), options.quick, Counter()),
+        "viny": partial(_seconds, ROOT, options.quick, spent),
     }
-    return [Group("default study", "s", PEER, in_turns(cases, 1), f"{cores} cores, one run each")]
+    group = compare("demo study", "s", variants, options, warm=False)
+    shares = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in spent.items())
+    yield replace(group, note=f"{cores()} cores; all jobs of viny's last run together: {shares}")
 
 
-def seconds(config: dict, cores: int, alone: bool = False) -> float:
-    """One run in a folder of its own; `alone`: no job is forked from a warm process."""
+def _seconds(checkout: Path, quick: bool, spent: Counter[str]) -> float:
+    """One run in a folder of its own; `spent` is what its jobs took for training, measuring and starting."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "study.yaml")
-        path.write_text(yaml.safe_dump(config))
-        command = snakemake(folder, ROOT / "Snakefile", "--configfile", str(path), "--quiet", "all", "--cores", cores)
-        if alone:  # the warm process refuses to work in a folder that others could enter
-            shared = Path(folder, f"viny-{os.getuid()}")
-            shared.mkdir()
-            shared.chmod(0o777)
-            command = ["env", f"TMPDIR={folder}", *command]
-        return command_seconds([str(part) for part in command])
+        config = Path(folder, "study.yaml")
+        config.write_text(json.dumps(yaml.safe_load((ROOT / "config.yaml").read_text()) | (ONE_CELL if quick else {})))
+        command = snakemake(Path(folder), checkout / "Snakefile", "--configfile", str(config), cores=cores())
+        seconds = command_seconds(command, env={"PYTHONPATH": str(checkout / "src")})
+        spent.clear()
+        for path in Path(folder, "results").rglob("metrics.json"):
+            cost = json.loads(path.read_bytes())["cost"]
+            spent.update({what: cost[f"{what}_seconds"] for what in ("train", "evaluate", "startup")})
+    return seconds

@@ -3,46 +3,52 @@
 The benchmark generates JPEG files of ImageNet's usual size itself.
 """
 
+import dataclasses
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks.measure import Group, Options, in_turns
-from viny.data import augment
-from viny.data.ingest import ingest
-from viny.data.rows import Rows
-from viny.data.store import Store
-from viny.settings import defaults
+from benchmarks.measure import CPU, Group, Options, compare, rate
+from viny.config import load
+from viny.config.sections import Model, Pretraining
+from viny.datasets import augment
+from viny.datasets.build import build
+from viny.datasets.store import Store
+from viny.encoders.vit import ViNy
+from viny.grid import StoreSpec, Study
+from viny.tasks.base import Context
+from viny.tasks.simmim import Task
 
-WIDTH, HEIGHT, CLASSES, BATCH = 500, 375, 8, 64
-FOLDER, STORE, DECODE = "torchvision ImageFolder", "viny, store", "viny, first decoding"
+WIDTH, HEIGHT, CLASSES = 500, 375, 8
 
 
-def run(options: Options) -> list[Group]:
-    """Batches of 64 augmented, normalized images, and the first decoding that a store costs."""
+def run(options: Options) -> Iterator[Group]:
+    """A pass over augmented, normalized images, and the decoding that a store costs once."""
     torch.set_num_threads(1)
-    count = 16 if options.quick else 512
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "imagenet")
-        kilobytes = generate(root, count) / count / 1000
-        pretrain, size = defaults("pretrain"), defaults("model")["image_size"]
-        ingest("imagenet", root, Path(folder, "store", "all.json"))
+    count, tests = 32 if options.quick else 512, 8
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name, "imagenet", "train")
+        kilobytes = generate(root, count + tests) / (count + tests) / 1000
+        settings = {"pretrain": {"heldout_images": tests}, "grid": {"pretrain": [count], "intermediate": ["none"]}}
+        study = Study(load({"data": {"root": name}, "stores": f"{name}/stores", **settings}))
+        spec = next(store for store in study.stores if store.name == "imagenet")
+        build(spec, workers=1)
+        task = _Input(Store.open(spec.folder), count)
+        loader = image_folder(root)
         variants = {
-            FOLDER: lambda: _rate(folder_batches(root, pretrain, size)),
-            STORE: lambda: _rate(store_batches(Path(folder, "store", "all.json"), pretrain, size)),
-            DECODE: lambda: decoding(root),
+            "torchvision ImageFolder": lambda: rate(lambda: [None for _ in loader], count + tests, 0, CPU),
+            "viny, store": lambda: rate(task.one_pass, count, 0, CPU),
+            "viny, first decoding": lambda: rate(lambda: _decode(spec), count + tests, 0, CPU),
         }
-        for variant in variants.values():
-            variant()  # fills the file system's cache
-        values = in_turns(variants, options.rounds)
-    note = f"one core, JPEG files of {WIDTH} x {HEIGHT} pixels and {kilobytes:.0f} KB"
-    return [Group("input of pre-training", "images/s", FOLDER, values, note)]
+        note = f"one core, JPEG files of {WIDTH} x {HEIGHT} pixels and {kilobytes:.0f} KB"
+        yield compare("input of pre-training", "images/s", variants, options, note)
 
 
 def generate(root: Path, count: int) -> int:
@@ -61,42 +67,42 @@ def generate(root: Path, count: int) -> int:
     return total
 
 
-def folder_batches(root: Path, pretrain: dict, size: int):
+def image_folder(root: Path) -> DataLoader:
     """The usual pipeline, in this process."""
+    settings = Pretraining()
     steps = [
-        transforms.RandomResizedCrop(size, tuple(pretrain["crop_scale"]), tuple(pretrain["crop_ratio"])),
+        transforms.RandomResizedCrop(Model().image_size, settings.crop_scale, settings.crop_ratio),
         transforms.RandomHorizontalFlip(),
         transforms.ToTensor(),
         transforms.Normalize(augment.IMAGENET_MEAN, augment.IMAGENET_STD),
     ]
-    dataset = datasets.ImageFolder(str(root), transforms.Compose(steps))
-    for images, _ in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0):
-        yield images
+    images = datasets.ImageFolder(str(root), transforms.Compose(steps))
+    return DataLoader(images, batch_size=settings.batch_size, shuffle=True, num_workers=0)
 
 
-def store_batches(manifest: Path, pretrain: dict, size: int):
-    """What `viny.stages.pretrain` does with a store."""
-    store = Store.open(manifest)
-    rows, aspect = Rows(store.images, store.count, torch.device("cpu")), torch.from_numpy(store.aspect)
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(store.count, generator=generator)
-    crops = augment.draw_crops(aspect[order], pretrain["crop_scale"], pretrain["crop_ratio"], generator)
-    flips = augment.draw_flips(store.count, generator)
-    for start in range(0, store.count, BATCH):
-        at = slice(start, start + BATCH)
-        images = augment.crop_and_resize(rows[order[at]], crops[at], size)
-        yield augment.normalize_(augment.unit_range(augment.flip(images, flips[at])))
+class _Input(Task):
+    """Pre-training with nothing to train: what is left is reading and augmenting."""
+
+    def __init__(self, store: Store, images: int):
+        encoder = ViNy(depth=1)
+        super().__init__(Context(Pretraining(), store, encoder, CPU, 0, images, store.tests))
+        self.model = _Nothing()
+
+    def one_pass(self) -> None:
+        """As the training loop goes through the images."""
+        drawn, size = self.sample_epoch(0), self.settings.batch_size
+        rows = drawn.pop("row")
+        for start in range(0, self.images, size):
+            shown = slice(start, start + size)
+            self.loss({name: values[shown] for name, values in drawn.items()} | self.read(rows[shown]))
 
 
-def decoding(root: Path) -> float:
-    """Images a second of making a store with one worker, files and checksums included."""
+class _Nothing(nn.Module):
+    def forward(self, images: Tensor, order: Tensor) -> Tensor:
+        return images[0, 0, 0, 0]
+
+
+def _decode(spec: StoreSpec) -> None:
+    """Make the store with one process, checksums included."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = time.perf_counter()
-        made = ingest("imagenet", root, Path(folder, "all.json"))
-        return made["count"] / (time.perf_counter() - clock)
-
-
-def _rate(batches) -> float:
-    clock = time.perf_counter()
-    count = sum(len(images) for images in batches)
-    return count / (time.perf_counter() - clock)
+        build(dataclasses.replace(spec, root=Path(folder)), workers=1)

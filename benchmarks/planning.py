@@ -1,106 +1,115 @@
-"""How long planning takes: grids of many cells with nothing done, and the paper's grid with everything done.
+"""How long planning takes: 10,000 cells, nothing or everything of them done, and the paper's grid once it is done.
 
-Peer: the barest Snakefile with as many jobs (two rules of one file each, no settings).
+Peer: the barest Snakefile with as many jobs of as many outputs, and no settings.
 """
 
-import os
-import subprocess
+import contextlib
+import dataclasses
+import json
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from benchmarks.measure import Group, Options, command_seconds, environment, in_turns
+from benchmarks.measure import ROOT, Group, Options, command_seconds, compare, script, snakemake
 from benchmarks.step import TINY
+from viny.config import load
+from viny.files import write_text
+from viny.grid import Study
+from viny.survey import analysis_key
 
-ROOT = Path(__file__).parents[1]
 PAPER = ROOT / "workflow" / "studies" / "paper.yaml"
-GRIDS = {100: (5, 5, 2), 1000: (10, 10, 5), 10000: (10, 10, 50)}  # sizes, numbers of labels, seeds; two tasks each
-VINY, PLAN, BARE = "viny", "`viny plan`", "bare Snakefile"
-BARE_RULES = """
+GRIDS = {20: (1, 5, 2), 10000: (10, 10, 50)}  # sizes, numbers of labels, seeds; two tasks each
+BARE = """
 rule all:
-    input: expand("cell/{p}/{t}/{d}/{s}", p=range(SIZES), t=range(2), d=range(LABELS), s=range(SEEDS))
-rule encoder:
-    output: "encoder/{p}/{s}"
+    input: expand("cell/{p}/{t}/{d}/{s}/metrics", p=range(SIZES), t=range(2), d=range(LABELS), s=range(SEEDS))
+rule pretrain:
+    output: "encoder/{p}/0/{s}/metrics", "encoder/{p}/0/{s}/weights"
+    shell: "touch {output}"
+rule intermediate:
+    input: "encoder/{p}/0/{s}/weights"
+    output: "encoder/{p}/1/{s}/metrics", "encoder/{p}/1/{s}/weights"
     shell: "touch {output}"
 rule cell:
-    input: "encoder/{p}/{s}"
-    output: "cell/{p}/{t}/{d}/{s}"
+    input: "encoder/{p}/{t}/{s}/weights"
+    output: "cell/{p}/{t}/{d}/{s}/metrics", "cell/{p}/{t}/{d}/{s}/weights"
     shell: "touch {output}"
 """
-DONE = 1.7e9  # a date in the past for all results alike
+DRY = ("--dry-run", "--quiet", "rules")
 
 
-def run(options: Options) -> list[Group]:
-    """Dry runs of growing grids, then a run that finds nothing to do."""
-    grids = [cells for cells in GRIDS if cells <= 100 or not options.quick]
-    return [*(dry_runs(cells, options) for cells in grids), nothing_to_do(options)]
+def run(options: Options) -> Iterator[Group]:
+    """A large grid, then a run that finds nothing to do."""
+    yield many_cells(20 if options.quick else 10000, options)
+    yield nothing_to_do(options)
 
 
-def dry_runs(cells: int, options: Options) -> Group:
-    """Plans of a grid of which nothing has been run."""
+def many_cells(cells: int, options: Options) -> Group:
+    """Dry runs of a grid of which nothing has been run, and viny's commands on the same grid with all results."""
     sizes, labels, seeds = GRIDS[cells]
-    with tempfile.TemporaryDirectory() as folder:
-        config, bare = Path(folder, "study.yaml"), Path(folder, "Snakefile")
-        config.write_text(yaml.safe_dump(grid(sizes, labels, seeds)))
-        bare.write_text(f"SIZES, LABELS, SEEDS = {sizes}, {labels}, {seeds}\n{BARE_RULES}")
-        dry = ("--dry-run", "--quiet", "rules")
-        ours = snakemake(folder, ROOT / "Snakefile", "--configfile", str(config), *dry)
-        theirs = snakemake(folder, bare, *dry)
-        plan = [sys.executable, "-m", "viny", "plan", "--configfile", str(config)]
-        command_seconds(plan, cwd=folder)  # calibrates, for all times to come
-        cases = {
-            BARE: lambda: command_seconds(theirs),
-            VINY: lambda: command_seconds(ours),
-            PLAN: lambda: command_seconds(plan, cwd=folder),
+    settings = grid(sizes, labels, seeds)
+    with _folders(settings, f"SIZES, LABELS, SEEDS = {sizes}, {labels}, {seeds}\n{BARE}") as (empty, done, config):
+        fabricate(done, settings)
+        dry = snakemake(empty, ROOT / "Snakefile", "--configfile", config, *DRY)
+
+        def command(name: str) -> Callable[[], float]:
+            words = [sys.executable, "-m", "viny", name, "--configfile", config, "--directory", str(done)]
+            return lambda: command_seconds(words)
+
+        variants = {
+            "bare Snakefile, dry run": lambda: command_seconds(snakemake(empty, empty / "Snakefile", *DRY)),
+            "viny, dry run": lambda: command_seconds(dry),
+            **{f"`viny {name}`, all done": command(name) for name in ("plan", "status", "verify")},
         }
-        values = in_turns(cases, min(options.rounds, 3) if cells == max(GRIDS) else options.rounds)
-    return Group(f"plan {cells:,} cells", "s", BARE, values, "dry runs, nothing done")
-
-
-def grid(sizes: int, labels: int, seeds: int) -> dict:
-    """A study of `sizes` x 2 x `labels` x `seeds` cells of a tiny model."""
-    return {
-        "study": "planned",
-        "model": TINY,
-        "grid": {
-            "pretrain": [100 * i for i in range(sizes)],
-            "intermediate": ["none", "cls_intel"],
-            "downstream": [10 * (i + 1) for i in range(labels)],
-            "seeds": list(range(1, seeds + 1)),
-        },
-    }
+        at_most = dataclasses.replace(options, rounds=min(options.rounds, 3))
+        return compare(f"plan {cells:,} cells", "s", variants, at_most, "the dry runs find nothing done")
 
 
 def nothing_to_do(options: Options) -> Group:
-    """A run of the paper's grid whose results are all there, invented and recorded as Snakemake's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "study.yaml")
-        config.write_text(yaml.safe_dump(grid(2, 1, 1)) if options.quick else PAPER.read_text())
-        bare = Path(folder, "Snakefile")
-        bare.write_text("rule all:\n    input: []\n")
-        paper = snakemake(folder, ROOT / "Snakefile", "--configfile", str(config))
-        invent_results(folder, paper)
-        values = in_turns(
-            {BARE: lambda: command_seconds(snakemake(folder, bare)), VINY: lambda: command_seconds(paper)},
-            options.rounds,
-        )
-    return Group("paper's grid, nothing to do", "s", BARE, values, "the bare Snakefile has no job: start-up alone")
+    """A run of the paper's grid whose results are all there."""
+    settings = grid(1, 1, 1) if options.quick else PAPER
+    with _folders(settings, "rule all:\n    input: []\n") as (empty, done, config):
+        fabricate(done, settings)
+        paper = snakemake(done, ROOT / "Snakefile", "--configfile", config)
+        variants = {
+            "bare Snakefile without jobs": lambda: command_seconds(snakemake(empty, empty / "Snakefile")),
+            "viny": lambda: command_seconds(paper),
+        }
+        group = compare("paper's grid, nothing to do", "s", variants, options, "the peer is Snakemake's start alone")
+        assert not (done / "logs").exists(), "a job has run"
+        return group
 
 
-def invent_results(folder: str, command: list[str]) -> None:
-    """Empty files for everything that a command would make, and Snakemake's records of them."""
-    listed = subprocess.run([*command, "--summary"], capture_output=True, text=True, env=environment(), check=True)
-    files = [Path(folder, line.split("\t")[0]) for line in listed.stdout.splitlines()[1:]]
-    for path in files:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        os.utime(path, (DONE, DONE))
-    command_seconds([*command, "--touch", "--forceall"])
+@contextlib.contextmanager
+def _folders(settings: Mapping[str, Any] | Path, snakefile: str) -> Iterator[tuple[Path, Path, str]]:
+    """A folder with a Snakefile and no results, one for results, and the study file."""
+    with tempfile.TemporaryDirectory() as name:
+        empty, done = Path(name, "empty"), Path(name, "done")
+        write_text(empty / "Snakefile", snakefile)
+        done.mkdir()
+        config = Path(name, "study.yaml")  # JSON is YAML
+        config.write_text(settings.read_text() if isinstance(settings, Path) else json.dumps(settings))
+        yield empty, done, str(config)
 
 
-def snakemake(folder: str, snakefile: Path, *arguments: str) -> list[str]:
-    """A run of Snakemake in a folder."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", folder, "--cores", "1"]
-    return [*command, *arguments]
+def grid(sizes: int, labels: int, seeds: int) -> dict[str, Any]:
+    """A study of `sizes` x 2 x `labels` x `seeds` cells of a tiny model."""
+    axes = {
+        "pretrain": [100 * (i + 1) for i in range(sizes)],
+        "intermediate": ["none", "cls_intel"],
+        "downstream": [10 * (i + 1) for i in range(labels)],
+        "seeds": list(range(1, seeds + 1)),
+    }
+    return {"study": "planned", "model": TINY, "grid": axes}
+
+
+def fabricate(folder: Path, settings: Mapping[str, Any] | Path) -> None:
+    """Invented results of all jobs of a study, and of its analysis."""
+    study = Study(load(settings))
+    with contextlib.chdir(folder):
+        script("tests/commands/fabricate.py").fill(study)
+        write_text(study.folder / "study.json", study.config.model_dump_json(indent=1) + "\n")
+        write_text(study.folder / "settings.json", json.dumps({"key": analysis_key(study)}))
+        for name in ("cells.csv", "overview.html"):
+            write_text(study.folder / name, "")

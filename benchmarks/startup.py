@@ -1,52 +1,45 @@
-"""What it costs to begin: imports of a stage, and a small cell on its own and forked from a warm process."""
+"""What it costs to start jobs: small cells forked by the preload server, and each in a process that loads torch."""
 
-import itertools
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import Group, Options, command_seconds, in_turns
-from viny.data.ingest import ingest
-from viny.data.procedural import generate
+from benchmarks.measure import ROOT, Group, Options, command_seconds, compare
+from viny.config.sections import Model
+from viny.preload import DRIVER, driver_id
 
-IMPORTS, HELP = "import torch, torchvision, timm", "viny.stages.finetune --help"
-ALONE, WARM = "viny.stages.finetune", "viny.stages.warm finetune"
-LABELS, TESTED, PIXELS = 32, 100, 32
-SMALL = "--image-size 32 --patch-size 4 --width 64 --depth 4 --heads 4 --head-width 16 --mlp-width 256 --batch-size 16"
+VINY = (f"model={Model().model_dump_json()}", "data.store_pixels=160")  # the paper's model instead of the demo's
 
 
-def run(options: Options) -> list[Group]:
-    """Imports, then a small cell."""
-    imports = in_turns(
-        {
-            IMPORTS: lambda: command_seconds([sys.executable, "-c", "import torch, torchvision, timm"]),
-            HELP: lambda: command_seconds([sys.executable, "-m", "viny.stages.finetune", "--help"]),
-        },
-        options.rounds,
-    )
+def run(options: Options) -> Iterator[Group]:
+    """The demo's model, a few epochs."""
     epochs = 1 if options.quick else 10
     with tempfile.TemporaryDirectory() as folder:
-        manifest = make_store(Path(folder), LABELS + TESTED, PIXELS)
-        numbers = itertools.count()
-
-        def cell(*module: str) -> float:
-            output = Path(folder, str(next(numbers)))
-            flags = f"--store {manifest} --images {LABELS} --test-images {TESTED} --seed 1 --epochs {epochs}"
-            command = [sys.executable, "-m", *module, *flags.split(), *SMALL.split(), "--milestones", "none"]
-            return command_seconds([*command, "--output", str(output), "--state-dir", str(output) + ".state"])
-
-        cell("viny.stages.warm", "finetune")  # starts the server
-        cells = in_turns(
-            {ALONE: lambda: cell("viny.stages.finetune"), WARM: lambda: cell("viny.stages.warm", "finetune")},
-            options.rounds,
-        )
-    note = f"{LABELS} labels, {epochs} epochs, {TESTED} test images"
-    return [Group("start-up", "s", IMPORTS, imports), Group("small cell", "s", ALONE, cells, note)]
+        cells = Cells(Path(folder), 32, f"finetune.epochs={epochs}", "finetune.test_images=100")
+        variants = {"a process each": lambda: cells.seconds(preload=False), "by preload": cells.seconds}
+        yield compare("small cell", "s", variants, options, f"32 labels, {epochs} epochs, 100 test images")
 
 
-def make_store(folder: Path, images: int, pixels: int) -> Path:
-    """A store of generated pets; returns its manifest."""
-    generate("pets", images, pixels, 0, folder)
-    manifest = folder / "store" / "all.json"
-    ingest("pets", folder / "oxford-iiit-pet", manifest, pixels=pixels)
-    return manifest
+class Cells:
+    """Fine-tuning runs of the demo study in a folder of their own, each by the command that Snakemake calls.
+
+    Args:
+        images: number of labeled images. settings: `KEY=VALUE`, laid over the demo's.
+    """
+
+    def __init__(self, folder: Path, images: int, *settings: str):
+        self.folder, self.images, self.made = folder, images, 0
+        self.settings = ("finetune.milestones=[]", *settings)
+        self.seconds()  # decodes the images
+
+    def seconds(self, at_once: int = 1, threads: int = 1, preload: bool = True) -> float:
+        """Wall time of as many runs side by side."""
+        commands = [self._command(threads) for _ in range(at_once)]
+        return command_seconds(*commands, cwd=self.folder, env={DRIVER: driver_id() if preload else ""})
+
+    def _command(self, threads: int) -> list[str]:
+        self.made += 1
+        command = [sys.executable, "-m", "viny", "run", "finetune", "--images", str(self.images), "--seed", "1"]
+        settings = ["--config", f"compute.threads={threads}", *self.settings]
+        return [*command, "--output", f"runs/{self.made}", "--configfile", str(ROOT / "config.yaml"), *settings]

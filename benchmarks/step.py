@@ -1,129 +1,165 @@
-"""One training step on one thread: forward, backward and update of ViNy on batches of 64 images.
+"""One training step on one thread, of ViNy and of the demo's model: forward, backward and update.
 
-Peers: the arithmetic written plainly (`benchmarks.plain`), and ViTForMaskedImageModeling of transformers with the same
-sizes, which has a class token and no norms around the patch embedding. All get the same images and masks.
+Peers: the same computation written plainly (`docs/viny_in_one_file.py`), ViTForMaskedImageModeling of transformers with
+the same sizes (it has a class token and no norms around the patch embedding), and what bounds every step: its matrix
+products at the rate of large ones. All get the same images and masks.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import plain
-from benchmarks.measure import Group, Options, in_turns
-from viny.models.encoder import PAPER_SIZES, build_encoder
-from viny.models.heads import Segmenter, segmentation_loss
-from viny.models.simmim import SimMIM, mask_from_order, random_masks
-from viny.settings import defaults
-from viny.training.device import autocast, set_matmul_precision
+from benchmarks.measure import ROOT, Group, Options, Variants, compare, rate, script
+from viny.config import load
+from viny.config.sections import Model
+from viny.encoders import build
+from viny.encoders.heads import Segmenter
+from viny.tasks.metrics import cross_entropy
+from viny.tasks.simmim import SimMIM
+from viny.training.device import set_matmul_precision
 from viny.training.schedule import Schedule
+from viny.training.update import Execution, Update
 
-CPU = torch.device("cpu")
-TINY = {**PAPER_SIZES, "image_size": 32, "depth": 2, "width": 32, "mlp_width": 64}
 PLAIN = "plain PyTorch, fp32"
+CLASSES = 3
+TINY = {"image_size": 32, "width": 32, "depth": 2, "mlp_width": 64}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+plain = script("docs/viny_in_one_file.py")
 
 
-def run(options: Options) -> list[Group]:
-    """Pre-training and fine-tuning."""
+@dataclass(frozen=True)
+class Computation:
+    """The loss of a model on a batch."""
+
+    model: nn.Module
+    loss: Callable[[], Tensor]
+
+
+def run(options: Options) -> Iterator[Group]:
+    """Pre-training and fine-tuning; bf16 only where its products are faster."""
     torch.set_num_threads(1)
-    sizes, batch = (TINY, 4) if options.quick else (PAPER_SIZES, 64)
-    images = torch.randn(batch, 3, sizes["image_size"], sizes["image_size"])
-    groups = []
-    for name, losses in (
-        ("pre-training step", pretraining(sizes, images)),
-        ("fine-tuning step", finetuning(sizes, images)),
-    ):
-        ours = losses.pop("viny")
-        section = "pretrain" if "pre" in name else "finetune"
-        variants = {name: Step(model, loss, batch) for name, (model, loss) in losses.items()}
-        default = defaults("compute")["matmul_precision"]
-        for precision in ("fp32", "bf16"):
-            variants[f"viny, {precision}"] = Step(*ours, batch, precision, default, section)
-        if options.compiled:
-            compiled = (ours[0], torch.compile(ours[1]))
-            variants["viny, bf16, compiled"] = Step(*compiled, batch, "bf16", default, section)
-        for step in variants.values():
-            step()  # warms up
-        groups.append(Group(name, "images/s", PLAIN, in_turns(variants, options.rounds), f"batch {batch}, one thread"))
-    return groups
+    device, seconds = options.device, 0.0 if options.quick else 1.0
+    configs = {"ViNy": load(), "demo model": load(ROOT / "config.yaml")}
+    if options.quick:
+        configs = {"tiny model": load({"model": TINY, "pretrain": {"batch_size": 4}})}
+    rates = {precision: product_rate(precision, options) for precision in _DTYPES}
+    precisions = ["fp32", *(["bf16"] if rates["bf16"] > rates["fp32"] else [])]
+    for name, config in configs.items():
+        batch, model = config.pretrain.batch_size, config.model
+        images = torch.randn(batch, 3, model.image_size, model.image_size, device=device)
+        for stage, pair, settings in (
+            ("SimMIM", simmim(model, images), config.pretrain),
+            ("fine-tuning", finetuning(model, images), config.finetune),
+        ):
+            variants = {PLAIN: plain_step(pair[PLAIN], batch, seconds, device)}
+            if "transformers" in pair:
+                variants["transformers, fp32"] = plain_step(pair["transformers"], batch, seconds, device)
+            ours = pair["viny"]
+            for precision in precisions:
+                optimizer = Schedule(batch, settings).make_optimizer(ours.model.parameters())
+                how = Execution(device, precision)
+                variants[f"viny, {precision}"] = _step(ours, optimizer, how, "auto", batch, seconds)
+            variants |= bounds(flop(ours.loss) / batch, precisions, options)
+            note = f"batch {batch}, one thread" + ("" if "bf16" in precisions else "; bf16 products are slower here")
+            yield compare(f"{stage} step, {name}", "images/s", variants, options, note)
 
 
-def pretraining(sizes: dict[str, int], images: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
-    """Model and loss of each variant, with the same weights where the mathematics is the same."""
-    ours, theirs = SimMIM(build_encoder(**sizes)), plain.SimMIM(plain.Encoder(**sizes))
+def simmim(model: Model, images: Tensor) -> dict[str, Computation]:
+    """Masked image modeling by variant, with the same weights where the mathematics is the same."""
+    ours = SimMIM(build(model)).to(images.device)
+    theirs = plain.SimMIM(_plain_encoder(model)).to(images.device)
     theirs.load_state_dict(ours.state_dict())
-    order = random_masks(torch.rand(len(images), ours.patches))
-    mask = mask_from_order(order, ours.masked)
-    found = {PLAIN: (theirs, lambda: theirs(images, mask)), "viny": (ours, lambda: ours(images, order))}
+    order = torch.rand(len(images), ours.encoder.patches, device=images.device).argsort(dim=1)
+    mask = torch.zeros_like(order, dtype=torch.bool).scatter(1, order[:, -ours.masked :], True)
+    found = {
+        PLAIN: Computation(theirs, lambda: theirs(images, mask)),
+        "viny": Computation(ours, lambda: ours(images, order)),
+    }
     if find_spec("transformers"):
-        vit = transformers_vit(sizes)
-        found["transformers, fp32"] = (vit, lambda: vit(images, bool_masked_pos=mask).loss)
+        vit = transformers_vit(model).to(images.device)
+        found["transformers"] = Computation(vit, lambda: vit(images, bool_masked_pos=mask).loss)
     return found
 
 
-def finetuning(sizes: dict[str, int], images: Tensor) -> dict[str, tuple[nn.Module, Callable[[], Tensor]]]:
-    """Model and loss of each variant, with the same weights."""
-    ours, theirs = Segmenter(build_encoder(**sizes)), plain.Segmenter(plain.Encoder(**sizes))
+def finetuning(model: Model, images: Tensor) -> dict[str, Computation]:
+    """Segmentation by variant, with the same weights."""
+    ours = Segmenter(build(model), CLASSES).to(images.device)
+    theirs = plain.Segmenter(_plain_encoder(model), CLASSES).to(images.device)
     theirs.load_state_dict(ours.state_dict())
-    truth = torch.randint(0, 3, (len(images), *images.shape[2:]))
+    truth = torch.randint(0, CLASSES, (len(images), *images.shape[2:]), device=images.device)
     return {
-        PLAIN: (theirs, lambda: theirs(images, truth)),
-        "viny": (ours, lambda: segmentation_loss(ours(images), truth)),
+        PLAIN: Computation(theirs, lambda: theirs.loss(images, truth)),
+        "viny": Computation(ours, lambda: cross_entropy(ours(images).float(), truth)),
     }
 
 
-def transformers_vit(sizes: dict[str, int]) -> nn.Module:
+def _plain_encoder(model: Model) -> nn.Module:
+    sizes = model.model_dump(exclude={"timm", "initialization", "image_size", "patch_size"})
+    return plain.Encoder(image=model.image_size, patch=model.patch_size, **sizes)
+
+
+def transformers_vit(model: Model) -> nn.Module:
     """ViTForMaskedImageModeling of the same sizes, wide heads included."""
     from transformers import ViTConfig, ViTForMaskedImageModeling
 
     config = ViTConfig(
-        hidden_size=sizes["width"],
-        num_hidden_layers=sizes["depth"],
-        num_attention_heads=sizes["heads"],
-        intermediate_size=sizes["mlp_width"],
-        image_size=sizes["image_size"],
-        patch_size=sizes["patch_size"],
-        encoder_stride=sizes["patch_size"],
+        hidden_size=model.width,
+        num_hidden_layers=model.depth,
+        num_attention_heads=model.heads,
+        intermediate_size=model.mlp_width,
+        image_size=model.image_size,
+        patch_size=model.patch_size,
+        encoder_stride=model.patch_size,
         qkv_bias=False,
     )
-    config.head_dim = sizes["head_width"]
-    model = ViTForMaskedImageModeling(config)
-    return model.train()
+    config.head_dim = model.head_width
+    return ViTForMaskedImageModeling(config).train()
 
 
-class Step:
-    """Images per second of a training step, measured over a few of them.
+def plain_step(plainly: Computation, batch: int, seconds: float, device: torch.device) -> Callable[[], float]:
+    """Measures images per second of a step as PyTorch computes it by itself."""
+    optimizer = torch.optim.AdamW(plainly.model.parameters(), weight_decay=0.05)
+    return _step(plainly, optimizer, Execution(device), "highest", batch, seconds)
 
-    Args:
-        matmul_precision: of float32 products. section: whose optimizer it is; None for PyTorch's AdamW as it comes.
-    """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loss: Callable[[], Tensor],
-        batch: int,
-        precision: str = "fp32",
-        matmul_precision: str = "highest",
-        section: str | None = None,
-        steps: int = 3,
-    ):
-        self.loss, self.batch, self.precision, self.matmul_precision = loss, batch, precision, matmul_precision
-        self.steps = steps
-        if section:
-            self.optimizer = Schedule.from_settings(batch, defaults(section)).make_optimizer(model.parameters())
-        else:
-            self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+def _step(
+    what: Computation, optimizer: torch.optim.Optimizer, how: Execution, precision: str, batch: int, seconds: float
+) -> Callable[[], float]:
+    """Measures images per second of a step; `precision` is that of float32 matrix products."""
+    update = Update(lambda _: what.loss(), optimizer, how)
 
-    def __call__(self) -> float:
-        set_matmul_precision(self.matmul_precision, CPU)
-        clock = time.perf_counter()
-        for _ in range(self.steps):
-            with autocast(CPU, self.precision):
-                loss = self.loss()
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        return self.steps * self.batch / (time.perf_counter() - clock)
+    def measure() -> float:
+        set_matmul_precision(precision, how.device)
+        return rate(lambda: update({}, 1e-4), batch, seconds, how.device)
+
+    return measure
+
+
+def flop(loss: Callable[[], Tensor]) -> float:
+    """Operations in the matrix products of a loss, forward and backward, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        loss().backward()
+    return float(counter.get_total_flops())
+
+
+def bounds(flop_per_image: float, precisions: list[str], options: Options) -> Variants:
+    """Images per second if there were nothing but matrix products, and all of them large."""
+
+    def bound(precision: str) -> Callable[[], float]:
+        return lambda: product_rate(precision, options) / flop_per_image
+
+    return {f"matrix products alone, {precision}": bound(precision) for precision in precisions}
+
+
+def product_rate(precision: str, options: Options) -> float:
+    """Operations per second of products of large square matrices."""
+    device = options.device
+    side = 256 if options.quick else 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device, dtype=_DTYPES[precision]) for _ in range(2))
+    set_matmul_precision("auto", device)
+    return rate(lambda: a @ b, 2 * side**3, 0.02 if options.quick else 0.4, device)

@@ -5,17 +5,20 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu, plain
-from benchmarks.__main__ import DEFAULT, main
-from benchmarks.measure import Group, in_turns
+from benchmarks import gpu
+from benchmarks.__main__ import NAMES, main
+from benchmarks.measure import ROOT, Group, Options, compare
 from benchmarks.planning import GRIDS, grid
-from benchmarks.step import TINY, finetuning, pretraining, transformers_vit
-from viny.study import Study
+from benchmarks.step import PLAIN, TINY, finetuning, plain, simmim, transformers_vit
+from viny.config import load
+from viny.config.sections import Model
+from viny.grid import Study
 
-IMAGES = torch.randn(3, 3, TINY["image_size"], TINY["image_size"], generator=torch.Generator().manual_seed(0))
+MODEL = Model(**TINY)
+IMAGES = torch.randn(3, 3, MODEL.image_size, MODEL.image_size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", DEFAULT)
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_a_quick_run_says_what_was_measured_and_on_what(name, tmp_path, capsys):
     assert main([name, "--quick", "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
@@ -32,10 +35,20 @@ def test_a_quick_run_says_what_was_measured_and_on_what(name, tmp_path, capsys):
             assert f"| {work} | {variant} |" in table
 
 
-def test_an_unknown_benchmark_is_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stepp"], "there is no benchmark stepp"),
+        (["step", "--rounds", "0"], "--rounds must be at least 1"),
+        (["demo"], "demo and --against FOLDER, a checkout with a Snakefile, go together"),
+        (["demo", "--against", str(ROOT / "docs")], "a checkout with a Snakefile"),
+        (["step", "--against", str(ROOT)], "go together"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        main(["stepp"])
-    assert "there is no benchmark stepp" in capsys.readouterr().err
+        main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_variants_take_turns_and_are_compared_within_a_round():
@@ -45,64 +58,85 @@ def test_variants_take_turns_and_are_compared_within_a_round():
         speeds = iter(speeds)
         return lambda: order.append(name) or next(speeds)
 
-    values = in_turns({"ours": case("ours", [20.0, 30.0]), "peer": case("peer", [10.0, 5.0])}, rounds=2)
-    assert order == ["ours", "peer", "peer", "ours"]
-    assert Group("work", "images/s", "peer", values).ratios("ours") == [2.0, 6.0]
-    assert Group("work", "s", "peer", values).ratios("ours") == [0.5, 1 / 6]
+    variants = {"peer": case("peer", [10.0, 5.0]), "ours": case("ours", [20.0, 30.0])}
+    group = compare("work", "images/s", variants, Options(rounds=2))
+    assert order == ["peer", "ours", "ours", "peer"]
+    assert group.peer == "peer"
+    assert group.ratios("ours") == [2.0, 6.0]
+    assert Group("work", "s", group.values).ratios("ours") == [0.5, 1 / 6]
 
 
-@pytest.mark.parametrize("losses", [pretraining, finetuning])
-def test_the_plain_peer_computes_the_same_loss_and_gradients(losses):
+def test_caches_are_filled_before_anything_counts():
+    speeds = iter([1.0, 2.0, 3.0])
+    group = compare("work", "s", {"alone": lambda: next(speeds)}, Options(rounds=2, quick=False))
+    assert group.values == {"alone": [2.0, 3.0]}
+
+
+def test_what_does_not_run_here_is_left_out_with_a_note():
+    variants = {"runs": lambda: 1.0, "fails": lambda: 1 / 0}
+    group = compare("work", "s", variants, Options(quick=False), "as it is")
+    assert group.values == {"runs": [1.0]}
+    assert group.note == "as it is; fails failed (ZeroDivisionError: division by zero)"
+
+
+@pytest.mark.parametrize("computations", [simmim, finetuning])
+def test_the_plain_peer_computes_the_same_loss_and_gradients(computations):
     torch.set_float32_matmul_precision("highest")
-    found = losses(TINY, IMAGES)
-    ours, theirs = found["viny"], found["plain PyTorch, fp32"]
-    for _, loss in (ours, theirs):
-        loss().backward()
-    torch.testing.assert_close(ours[1](), theirs[1]())
-    gradients = dict(ours[0].named_parameters())
-    for name, parameter in theirs[0].named_parameters():
+    found = computations(MODEL, IMAGES)
+    ours, theirs = found["viny"], found[PLAIN]
+    for each in (ours, theirs):
+        each.loss().backward()
+    torch.testing.assert_close(ours.loss(), theirs.loss())
+    gradients = dict(ours.model.named_parameters())
+    for name, parameter in theirs.model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(gradients[name].grad, parameter.grad, rtol=1e-3, atol=1e-6)
 
 
-def test_the_plain_peer_has_the_papers_size():
-    assert sum(parameter.numel() for parameter in plain.Encoder().parameters()) == 4_842_880
-
-
 def test_the_peer_of_transformers_has_wide_heads_and_the_same_definition_of_the_loss():
     pytest.importorskip("transformers")
-    model = transformers_vit(TINY)
-    assert model.vit.layers[0].attention.q_proj.out_features == TINY["heads"] * TINY["head_width"]
-    patches = (TINY["image_size"] // TINY["patch_size"]) ** 2
+    model = transformers_vit(MODEL)
+    assert model.vit.layers[0].attention.q_proj.out_features == MODEL.heads * MODEL.head_width
+    patches = (MODEL.image_size // MODEL.patch_size) ** 2
     mask = torch.arange(patches).expand(len(IMAGES), -1) % 2 == 0
     found = model(IMAGES, bool_masked_pos=mask)
-    cut = plain.PatchEmbed(TINY["patch_size"], TINY["width"]).cut
-    difference = (cut(found.reconstruction) - cut(IMAGES))[mask].abs().mean()
-    torch.testing.assert_close(found.loss, difference, rtol=1e-4, atol=1e-6)
+    cut = [plain.patchify(each, MODEL.patch_size) for each in (found.reconstruction, IMAGES)]
+    torch.testing.assert_close(found.loss, (cut[0] - cut[1])[mask].abs().mean(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("cells", GRIDS)
-def test_planned_grids_have_as_many_cells_as_they_say(cells):
-    assert len(Study.from_config(grid(*GRIDS[cells])).cells) == cells
+def test_planned_grids_have_as_many_jobs_as_the_bare_snakefile(cells):
+    sizes, labels, seeds = GRIDS[cells]
+    study = Study(load(grid(sizes, labels, seeds)))
+    assert len(study.cells) == cells
+    assert len(study.jobs) == cells + 2 * sizes * seeds
 
 
 def test_the_gpu_script_runs_on_a_cpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(gpu, "AT_ONCE", (1,))
     assert gpu.main(["--device", "cpu", "--quick", "--json", str(tmp_path / "found.json")]) == 0
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert {"device", "matmul_tflops", "stages", "plain", "cells", "paper"} <= set(found)
-    assert set(found["stages"]) == set(gpu.STAGES)
-    assert set(found["plain"]) == {"arithmetic", "loader", "both"}
-    assert set(found["cells"]["1"]) == {"seconds", "cells_per_hour"}
-    assert sum(found["paper"]["image_passes"].values()) > 150e6
-    assert set(found["paper"]["hours"]) >= {"fp32", "bf16", "plainly"}
+    found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
+    stages = {"pretrain", "intermediate cls_intel", "finetune"}
+    paper = set(found) - stages - {"cells of 250 labels"}
+    assert len(paper) == 1
+    for name in stages | paper:
+        assert {"fp32", "bf16", "matrix products alone, fp32"} <= set(found[name]["variants"])
+    assert set(found["cells of 250 labels"]["variants"]) == {"1 at once"}
     assert "| finetune | bf16 |" in capsys.readouterr().out
 
 
-def test_on_a_gpu_recorded_and_compiled_steps_are_measured_too():
-    ways = gpu.variants(torch.device("cuda"))
+def test_the_papers_hours_follow_from_the_rates_of_its_stages():
+    jobs = Study(load(gpu.PAPER)).jobs.values()
+    rates = {kind: 1000.0 * (i + 1) for i, kind in enumerate(dict.fromkeys(job.kind for job in jobs))}
+    stages = {kind: Group(kind, "images/s", {"fp32": [rate]}) for kind, rate in rates.items()}
+    seconds = sum(job.settings.samples_seen(job.images or 14034) / rates[job.kind] for job in jobs)
+    assert gpu.paper(stages).values["fp32"] == pytest.approx([seconds / 3600])
+
+
+def test_on_a_gpu_captured_and_compiled_steps_are_measured_too():
+    ways = gpu.ways(torch.device("cuda"))
     assert len(ways) == 6
     for name, execution in ways.items():
-        assert (execution.recorder is not None) == ("recorded" in name)
+        assert (execution.capture is not None) == ("captured" in name)
         assert execution.compiled == ("compiled" in name)
         assert name.startswith(execution.precision)

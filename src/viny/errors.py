@@ -1,44 +1,64 @@
 """Errors for people: one message that says what is wrong, where, and what to do."""
 
+import difflib
 import functools
+import logging
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+log = logging.getLogger("viny")
 
 
 class VinyError(Exception):
     """A mistake in input, settings or surroundings that the user can mend; shown without a traceback."""
 
+    exit_code = 1
+
+
+class FinalError(VinyError):
+    """A `VinyError` that trying the same again cannot get around: a setting is wrong, or training diverges."""
+
+    exit_code = 4
+
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Wrap a command's `main`: print a `VinyError` as one message and return exit code 1.
+    """Wrap a command's `main`: print a `VinyError` as one message and return its exit code.
 
-    Out of disk, no permission and the like (`OSError` with a file name) are the user's to mend as well.
-    Ctrl-C ends with exit code 130.
+    Out of disk, no permission and the like (`OSError` of the operating system) are the user's to mend as well. Ctrl-C
+    ends with exit code 130. Anything else is a bug: its traceback goes to the log, too.
     """
 
     @functools.wraps(main)
-    def wrapped(*args, **kwargs) -> int:
-        from viny import console
-
+    def wrapped(*args: object, **kwargs: object) -> int:
         try:
             return main(*args, **kwargs) or 0
         except VinyError as error:
-            console.say(f"viny: error: {error}")
+            log.error("%s", error)
+            return error.exit_code
         except BrokenPipeError:
             sys.stderr.close()
         except OSError as error:
             if error.errno is None:
-                console.record(traceback.format_exc())
-                raise
-            where = f" ({error.filename})" if error.filename else ""
-            console.say(f"viny: error: {error.strerror}{where}")
+                log.exception("unexpected error")
+                return 1
+            log.error("%s%s", error.strerror, f" ({error.filename})" if error.filename else "")
         except KeyboardInterrupt:
-            console.say("viny: interrupted")
+            log.warning("interrupted")
             return 130
         except Exception:
-            console.record(traceback.format_exc())  # whoever reads the log later must see why it ends
-            raise
+            log.exception("unexpected error, please report it")
         return 1
 
     return wrapped
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """` (did you mean `x`?)`, or nothing if no known word is near."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{near[0]}`?)" if near else ""
+
+
+def shortened(lines: list[str], limit: int = 10) -> str:
+    """The first lines, one below the other, and how many more there are."""
+    more = [f"  and {len(lines) - limit:,} more"] if len(lines) > limit else []
+    return "\n".join(lines[:limit] + more)

@@ -1,12 +1,12 @@
 import pytest
-from invented import declaration, fill
+from invented import fill, study_of
 
-from viny.study import Study
+from viny.grid import Study
 
 
 @pytest.fixture
 def toy(tmp_path) -> Study:
     """A complete study of 3 x 2 x 2 cells and three seeds, all results there."""
-    study = Study.from_config(declaration(tmp_path / "results"))
+    study = study_of(tmp_path / "results")
     fill(study)
     return study

@@ -27,7 +27,7 @@ def study(
                     score = truth(size, task, labels) + encoder + random.normal(0, noise)
                     rows.append((size, task, labels, seed, score))
     cells = pd.DataFrame(rows, columns=["pretrain", "intermediate", "downstream", "seed", "miou_percent"])
-    return cells.assign(study="simulated", status="done", accuracy_percent=cells["miou_percent"] + 20)
+    return cells.assign(study="simulated", encoder="", status="done", accuracy_percent=cells["miou_percent"] + 20)
 
 
 def drop(cells: pd.DataFrame, **place) -> pd.DataFrame:

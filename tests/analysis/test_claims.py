@@ -1,25 +1,27 @@
 """Verdicts: on the published numbers, and on studies where the answer is known."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from simulated import drop, study
 
-from viny.analysis import claims
 from viny.analysis.claims import judge
 from viny.analysis.contrasts import difference, measure
-from viny.analysis.geometry_claims import judge_geometry
+from viny.analysis.frames import Tables
 from viny.analysis.published import published_cells, published_geometry
-from viny.analysis.verdicts import Member, about, always, association, on_average
+from viny.analysis.verdicts import Member, about, always, association, evidence, on_average
 
 SIZES, LABELS = [0, 100, 200, 400], [32, 64, 128, 256]
 TASKS = ("none", "cls_intel")
 
 
-def verdicts(cells, geometry=None) -> dict[str, dict]:
-    return {record["id"]: record for record in judge(cells, geometry)}
+def verdicts(cells, geometry=None, **stages) -> dict[str, dict]:
+    """Verdicts by claim; `stages` holds what settings.json says of each kind of job."""
+    tables = Tables(cells, {"study": cells["study"].iloc[0], "stages": stages})
+    tables = tables if geometry is None else replace(tables, geometry=geometry)
+    return {record["id"]: record for record in judge(tables)}
 
 
 def as_claimed(p: int, t: str, d: int) -> float:
@@ -45,7 +47,7 @@ def test_published_directions_are_kept_apart_from_significance():
     assert found["1c"]["direction"] == "mixed"
     assert found["5a"]["direction"] == "agrees"
     assert found["5d"]["direction"] == "disagrees"
-    assert "no error" in found["5c"]["reason"]
+    assert "without error" in found["5c"]["reason"]
 
 
 def test_a_world_as_claimed_is_supported():
@@ -96,7 +98,7 @@ def test_one_opposite_cell_contradicts_always():
 
 
 def test_single_runs_are_never_decided():
-    found = judge(study(as_claimed, SIZES, LABELS, seeds=1, tasks=TASKS))
+    found = verdicts(study(as_claimed, SIZES, LABELS, seeds=1, tasks=TASKS)).values()
     assert {record["verdict"] for record in found} <= {"undecided", "not tested"}
 
 
@@ -138,7 +140,7 @@ def test_average_and_always_differ():
     members = [Member((1, "none", d), difference((1, "none", d), (0, "none", d))) for d in (1, 2, 3)]
     measured = measure(cells)
     assert on_average(measured, members, 1, 0.95, "points").verdict == "supported"
-    assert always(measured, members, 1, 0.95).verdict == "undecided"
+    assert always(evidence(measured, members, 1, 0.95), 0.95).verdict == "undecided"
 
 
 def test_noise_that_worth_and_harm_share_is_no_association():
@@ -177,37 +179,49 @@ def geometry(seeds: int, spatial_variance: float) -> pd.DataFrame:
         "across_image_variance",
         "probe_accuracy_percent",
     ]
-    return pd.DataFrame(rows, columns=columns).assign(probe_accuracy_training_percent=99.0)
+    return pd.DataFrame(rows, columns=columns).assign(encoder="", probe_accuracy_training_percent=99.0)
 
 
 def test_geometry_with_seeds_is_decided():
-    found = {record["id"]: record for record in judge_geometry(geometry(4, spatial_variance=0.3))}
+    cells = study(lambda *_: 50, [0], [32])
+    found = verdicts(cells, geometry(4, spatial_variance=0.3))
     assert [found[key]["verdict"] for key in ("5a", "5b", "5c")] == ["supported"] * 3
     assert found["5d"]["verdict"] == "contradicted"
     assert "training" not in found["5c"]["reason"]  # the held-out probe is used where there is one
-    lower = {record["id"]: record["verdict"] for record in judge_geometry(geometry(4, spatial_variance=0.03))}
-    assert lower["5d"] == "supported"
+    assert verdicts(cells, geometry(4, spatial_variance=0.03))["5d"]["verdict"] == "supported"
 
 
-@pytest.mark.parametrize("measured", [None, published_geometry().iloc[:0]])
+@pytest.mark.parametrize("measured", [Tables(pd.DataFrame(), {}).geometry, published_geometry().iloc[:0]])
 def test_geometry_that_was_not_measured_is_not_tested(measured):
-    assert {record["verdict"] for record in judge_geometry(measured)} == {"not tested"}
+    found = verdicts(study(lambda *_: 50, [0], [32]), measured)
+    assert {found[key]["verdict"] for key in ("5a", "5b", "5c", "5d")} == {"not tested"}
 
 
-def test_command_writes_json_and_a_page(tmp_path):
-    published_cells().to_csv(tmp_path / "cells.csv", index=False)
-    published_geometry().to_csv(tmp_path / "geometry.csv", index=False)
-    arguments = ["--cells", str(tmp_path / "cells.csv"), "--geometry", str(tmp_path / "geometry.csv")]
-    assert claims.main([*arguments, "--output", str(tmp_path)]) == 0
+def test_tasks_are_known_by_what_they_do_and_not_by_their_names():
+    reef = [("none", 0), ("reef", 3)]
+    cells = study(lambda p, t, d: 50 + p - dict(reef)[t], [0, 1], [1, 2], tasks=("none", "reef"), noise=0.01)
+    assert verdicts(cells)["4a"]["reason"].startswith("no classification task")
+    found = verdicts(cells, **{"intermediate reef": {"task": "classification", "images": "coral"}})
+    assert found["4a"]["verdict"] == "supported"
+    found = verdicts(cells, **{"intermediate reef": {"task": "patches", "images": "coral"}})
+    assert found["4a"]["verdict"] == "not tested"
 
-    def no_constant(name):
-        raise AssertionError(f"{name} is not JSON")
 
-    content = json.loads((tmp_path / "claims.json").read_text(), parse_constant=no_constant)
-    assert content["study"] == "published"
-    page = (tmp_path / "claims.md").read_text()
-    for claim in content["claims"]:
-        assert claim.keys() >= {"criterion", "method", "scope", "direction", "numbers", "cells"}
-        assert f"## {claim['id']}. {claim['statement']}" in page
-        assert "\n" not in claim["reason"]
-    assert "nan" not in page.lower().split()
+def test_the_papers_numbers_are_asked_of_its_data_sets_alone():
+    cells = study(lambda p, t, d: 50 + 13 * (p > 0), [0, 200_000], [250], noise=0.1)
+    for images, verdict in (("pets", "supported"), ("coral", "not tested")):
+        stages = {"pretrain": {"images": "imagenet"}, "finetune": {"images": images}}
+        assert verdicts(cells, **stages)["2f"]["verdict"] == verdict
+    assert "the paper's data sets" in verdicts(cells)["2f"]["reason"]  # not recorded
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("worth", "harm", "name"), [(lambda p, d: p / d, 2, "harm"), (lambda p, d: 5, 0, "worth")])
+def test_no_association_with_what_is_the_same_everywhere(worth, harm, name):
+    cells = study(
+        lambda p, t, d: 50 + worth(p, d) * (p > 0) - harm * (t != "none"), SIZES, LABELS, tasks=TASKS, noise=0
+    )
+    record = verdicts(cells)["4c"]
+    assert record["verdict"] == "undecided"
+    assert f"the {name} is the same in all 12 cells" in record["reason"]
+    assert record["numbers"] == {"cells": 12}

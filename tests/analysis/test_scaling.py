@@ -1,13 +1,11 @@
 """Saturating laws: found when the data decide, refused with a reason when they do not."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from simulated import drop, study
 
-from viny.analysis import scaling
 from viny.analysis.published import published_cells
-from viny.analysis.scaling import Curve, curve_points, fit, fit_curves, fit_joint, gain_per_doubling
+from viny.analysis.scaling import Curve, curve_points, fit, fit_curves, gain_per_doubling
 
 SIZES = np.array([250, 500, 1000, 2000, 4000, 8000, 16000.0])
 
@@ -71,17 +69,8 @@ def test_too_little_data_is_refused(sizes, seeds, reason):
 
 def test_missing_sizes_are_left_out_of_a_curve():
     cells = study(saturating, [0, 9], [int(n) for n in SIZES], noise=0.05)
-    rows = fit_curves(drop(cells, pretrain=9, downstream=1000)).query("scope == 'curve' and axis == 'downstream'")
+    rows = fit_curves(drop(cells, pretrain=9, downstream=1000)).query("axis == 'downstream'")
     assert rows["points"].tolist() == [7, 6]
-
-
-def test_joint_fit_shares_the_exponent_and_is_sharper():
-    random = np.random.default_rng(2)
-    group = [curve(a - b * SIZES**-0.4 + random.normal(0, 0.15, 7)) for a, b in ((70, 200), (72, 150), (75, 100))]
-    joint, alone = fit_joint(group), fit(group[0])
-    assert joint["c_low"] < 0.4 < joint["c_high"]
-    assert joint["c_high"] - joint["c_low"] < alone["c_high"] - alone["c_low"]
-    assert joint["df"] == 21 - 7
 
 
 def test_band_holds_the_true_curve_inside_the_measured_range():
@@ -113,16 +102,8 @@ def test_published_numbers_do_not_determine_a_saturating_law():
     assert not fits["determined"].any()
     assert (fits["reason"] != "").all()
     assert fits[["a", "b", "c"]].isna().all(axis=None)
-    along_labels = fits.query("scope == 'curve' and axis == 'downstream'")
+    along_labels = fits.query("axis == 'downstream'")
     pretrained = along_labels.query("pretrain > 0")
     assert (pretrained["p_log"] > 0.05).all()
     assert (pretrained["c_low"] == 0).all()
     assert "scatter" in along_labels.query("pretrain == 0")["reason"].iloc[0]
-
-
-def test_command_writes_its_files(tmp_path):
-    published_cells().to_csv(tmp_path / "cells.csv", index=False)
-    assert scaling.main(["--cells", str(tmp_path / "cells.csv"), "--output", str(tmp_path)]) == 0
-    assert len(pd.read_csv(tmp_path / "scaling.csv", keep_default_na=False)) == 7 + 12 + 2
-    assert set(pd.read_csv(tmp_path / "scaling_curves.csv", keep_default_na=False)["law"]) == {"log"}
-    assert len(pd.read_csv(tmp_path / "doubling.csv")) > 0

@@ -5,7 +5,6 @@ import pytest
 from scipy import stats
 from simulated import drop, study
 
-from viny.analysis.files import read_cells
 from viny.analysis.published import published_cells
 from viny.analysis.summary import grid, summarize
 from viny.errors import VinyError
@@ -51,19 +50,3 @@ def test_two_results_for_one_cell_are_refused():
     cells["seed"] = 1
     with pytest.raises(VinyError, match=r"twice.*pretrain=0.*seed=1"):
         summarize(cells)
-
-
-def test_reading_names_what_is_wrong(tmp_path):
-    with pytest.raises(VinyError, match="does not exist"):
-        read_cells(tmp_path / "cells.csv")
-    (tmp_path / "cells.csv").write_text("study,pretrain\nx,1\n")
-    with pytest.raises(VinyError, match=r"lacks the column.*intermediate"):
-        read_cells(tmp_path / "cells.csv")
-    (tmp_path / "cells.csv").write_text("")
-    with pytest.raises(VinyError, match="not a CSV table"):
-        read_cells(tmp_path / "cells.csv")
-
-
-def test_the_word_none_is_a_task_and_not_a_missing_value(tmp_path):
-    study(lambda *_: 50, [0], [250]).to_csv(tmp_path / "cells.csv", index=False)
-    assert set(read_cells(tmp_path / "cells.csv")["intermediate"]) == {"none"}

@@ -2,20 +2,14 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
-from invented import declaration, fill
+from invented import accuracy, fill, jobs, miou, study_of
 
-from viny.analysis import collect, published, tables
-from viny.analysis.beside import beside_table
-from viny.analysis.files import read_cells
-from viny.analysis.texttable import TextTable, number, plus_minus
-from viny.study import Study
-
-
-def cells_of(study):
-    collect.write(study, study.folder, "dataset")
-    return read_cells(study.folder / "cells.csv")
+from viny.analysis import published, tables
+from viny.analysis.formats import Table, number, plus_minus
+from viny.analysis.frames import from_study
 
 
 def test_published_tables_are_the_papers_numbers():
@@ -39,78 +33,76 @@ def test_published_geometry_and_settings():
     geometry = tables.geometry_table(published.published_geometry())
     assert geometry.rows[0] == ["Pre-trained only", "200,000", "0.10", "0.02", "–", "79.5"]
     assert geometry.rows[3] == ["Spatial-Pets", "200,000", "0.32", "0.06", "–", "93.3"]
-    settings = tables.settings_table(published.published_settings())
+    settings = tables.settings_table(published.tables().settings)
     assert settings.rows[2] == ["Fine-tuning", "100", "64", "AdamW", "0.002", "0.0001", "0.5", "70, 90, 95"]
 
 
 def test_means_and_standard_errors_over_seeds(toy):
-    table = tables.score_tables(cells_of(toy))["table1_from_scratch"]
+    table = tables.score_tables(from_study(toy).cells)["table1_from_scratch"]
     # Seeds differ by 0.4 points in equal steps: sd 0.4, standard error 0.4 / sqrt 3 = 0.2309.
-    assert table.rows == [["32", "60.00 ± 0.23", "40.00 ± 0.23"], ["128", "64.00 ± 0.23", "44.00 ± 0.23"]]
+    assert [row[0::2] for row in table.rows] == [["32", "40.00 ± 0.23"], ["128", "44.00 ± 0.23"]]
+    expected = 100 * np.mean([accuracy(score) for score in (0.396, 0.4, 0.404)])
+    assert table.frame["accuracy_percent"][0] == pytest.approx(expected)
     assert table.frame["miou_se"].tolist() == pytest.approx([0.4 / math.sqrt(3)] * 2)
     assert table.note == "Mean ± standard error over 3 runs per cell."
 
 
 def test_missing_cells_and_missing_runs_are_shown(toy):
-    gone = [job for job in toy.jobs("finetune") if job.coordinates["pretrain"] == 0]
+    gone = [job for job in jobs(toy, "finetune") if job.coordinates["pretrain"] == 0]
     for job in gone:
         at = job.coordinates
         if at["intermediate"] == "none" and (at["downstream"] == 32 or at["seed"] == 3):
             job.metrics.unlink()
-    table = tables.score_tables(cells_of(toy))["table1_from_scratch"]
+    table = tables.score_tables(from_study(toy).cells)["table1_from_scratch"]
     assert table.rows[0] == ["32", "–", "–"]
-    assert table.rows[1] == ["128", "63.80 ± 0.20 (2 of 3)", "43.80 ± 0.20 (2 of 3)"]
+    assert table.rows[1][0::2] == ["128", "43.80 ± 0.20 (2 of 3)"]
     assert "no result yet (1 of 2 cells)" in table.note
     assert "(1 cells)" in table.note
-    assert "| 32 | – | – |" in table.markdown()
-    assert r"32 & -- & -- \\" in table.latex()
+    assert "| 32 | – | – |" in table.text("md")
+    assert r"32 & -- & -- \\" in table.text("tex")
 
 
 def test_one_seed_has_no_error_and_several_tasks_are_grouped(tmp_path):
     grid = {"intermediate": ["spatial_pets", "none", "cls_intel"], "seeds": [1], "pretrain": [256]}
-    study = Study.from_config(declaration(tmp_path, **grid))
+    study = study_of(tmp_path, **grid)
     fill(study)
-    made = tables.score_tables(cells_of(study))
+    made = tables.score_tables(from_study(study).cells)
     assert made["table1_from_scratch"].rows == []
     assert made["table1_from_scratch"].note == "The study declares no such cell."
-    assert made["tableA2_pretrained"].rows[0] == ["256", "32", "61.92", "41.92"]
+    assert made["tableA2_pretrained"].rows[0][0::3] == ["256", "41.92"]
     assert [row[0] for row in made["tableA3_intermediate"].rows] == ["CLS-Intel", "", "Spatial-Pets", ""]
 
 
-def test_files_in_all_forms(toy, tmp_path):
-    collect.write(toy, toy.folder, "dataset")
-    arguments = [
-        f"--{name}={toy.folder / file}"
-        for name, file in {"cells": "cells.csv", "settings": "settings.json", "geometry": "geometry.csv"}.items()
-    ]
-    assert tables.main([*arguments, f"--output={tmp_path}"]) == 0
-    assert len(list(tmp_path.glob("*.csv"))) == len(list(tmp_path.glob("*.tex"))) == 5
-    frame = pd.read_csv(tmp_path / "tableA2_pretrained.csv")
-    assert frame[["pretrain", "downstream", "n", "declared"]].values.tolist()[0] == [256, 32, 3, 3]
-    latex = (tmp_path / "tableA1_settings.tex").read_text()
-    assert r"\toprule" in latex
-    assert "Intermediate (CLS-Intel) & 2 & AdamW" in latex
-    html = (tmp_path / "tableA3_intermediate.html").read_text()
-    assert "<td class='l'>CLS-Intel</td>" in html
+def test_encoders_from_elsewhere_are_further_rows(tmp_path):
+    study = study_of(tmp_path, pretrain=[0, 256, "released"])
+    fill(study)
+    found = from_study(study)
+    made = tables.score_tables(found.cells)
+    assert [row[0] for row in made["table1_from_scratch"].rows] == ["32", "128"]
+    assert [row[0] for row in made["tableA2_pretrained"].rows] == ["256", "", "released", ""]
+    assert made["tableA2_pretrained"].rows[2][3] == f"{100 * miou('released', 'none', 32, 2):.2f} ± 0.23"
+    assert made["tableA2_pretrained"].frame["encoder"].tolist() == ["", "", "released", "released"]
+    geometry = tables.geometry_table(found.geometry)
+    assert ["Pre-trained only", "released"] in [row[:2] for row in geometry.rows]
 
 
 def test_beside_the_paper():
     ours = published.published_cells()
     ours["miou_percent"] += 1.0
     extra = ours.iloc[:1].assign(downstream=300)
-    table = beside_table(published.beside_paper(pd.concat([ours, extra])))
+    table = tables.beside_table(published.beside_paper(pd.concat([ours, extra])))
     assert len(table.rows) == 42
     assert table.rows[0][7:] == ["43.73 ± 1.02", "44.73 ± 1.02", "+1.00 ± 1.44", "+0.7"]
     assert "1 cells of the study are not in the paper" in table.note
-    assert "nothing to put beside it" in beside_table(published.beside_paper(extra)).note
+    assert "nothing to put beside it" in tables.beside_table(published.beside_paper(extra)).note
 
 
 def test_special_characters_survive_each_form():
-    table = TextTable("", "50 % of a_b | c", ["a|b"], [["1 ± 2"]], pd.DataFrame({"a": [1]}), "x < y", left=0)
-    assert "1 ± 2" in table.markdown()
-    assert r"| a\|b |" in table.markdown()
-    assert r"50 \% of a\_b | c" in table.latex()
-    assert "x &lt; y" in table.html()
+    table = Table("", "50 % of a_b | c", ["a|b"], [["1 ± 2"]], pd.DataFrame({"a": [1]}), "x < y", left=0)
+    assert "1 ± 2" in table.text("md")
+    assert r"| a\|b |" in table.text("md")
+    assert r"50 \% of a\_b | c" in table.text("tex")
+    assert "x &lt; y" in table.text("html")
 
 
 @pytest.mark.parametrize(

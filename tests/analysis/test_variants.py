@@ -1,18 +1,18 @@
 """What variants change: known differences are found, what is the same or missing is said."""
 
-import json
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from invented import declaration, fill
+from invented import fill, study_of
 from scipy import stats
 
-from viny.analysis import figures_results, style, variants
+from viny.analysis import figures, style, variants
+from viny.analysis.analyze import analyze
+from viny.analysis.frames import from_study
 from viny.errors import VinyError
-from viny.study import Study
 
 CELL = {"pretrain": 0, "intermediate": "none", "downstream": 32}
 
@@ -69,7 +69,7 @@ def test_missing_results_appear_as_missing():
     assert (partly.n, partly.effect) == (2, pytest.approx(1.1))
     overall = row(compared, "gone", variants.OVERALL)
     assert (overall.cells, overall.declared) == (0, 1)
-    text = variants.variants_table(cells(base=[1.0], gone=[math.nan]), compared, 0.95).markdown()
+    text = variants.variants_table(cells(base=[1.0], gone=[math.nan]), compared, 0.95).text("md")
     assert "| gone | 0 | none | 32 | – | – | – | – |" in text
     assert "1 cells cannot be compared yet" in text
 
@@ -86,36 +86,32 @@ def test_the_mean_over_cells_is_that_of_the_differences():
 def fidelity(tmp_path):
     """A study with two variants, all results there: one has runs of its own, one only another summary."""
     changes = {"raw": {"finetune": {"normalize": False}}, "image": {"analysis": {"miou": "per_image"}}}
-    made = Study.from_config(declaration(tmp_path / "results") | {"variants": changes, "geometry": {"enabled": False}})
-    for member in made.family:
-        fill(member)
+    made = study_of(tmp_path / "results", variants=changes, geometry=False)
+    fill(made)
     return made
 
 
 def test_results_are_read_with_the_settings_of_their_variant(fidelity):
-    found = variants.variants_frame(fidelity)
+    found = from_study(fidelity).variants
     assert found.groupby("variant", sort=False).size().to_dict() == {"base": 36, "raw": 36, "image": 36}
     compared = variants.compare(found)
     assert set(compared.loc[compared["variant"] == "raw", "method"]) == {variants.EQUAL}
     assert compared.loc[compared["variant"] == "image", "effect"].to_numpy() == pytest.approx(-1.0)
 
 
-def test_a_study_without_variants_says_so(tmp_path):
-    with pytest.raises(VinyError, match="declares no variants"):
-        variants.variants_frame(Study.from_config(declaration(tmp_path)))
-
-
 def test_results_of_other_code_are_not_compared(fidelity):
-    for job in fidelity.variants["raw"].own_jobs("finetune"):
-        job.metrics.write_text(job.metrics.read_text().replace('"c0de"', '"0ther"'))
+    for job in fidelity.members["raw"]:
+        if job.stage == "finetune":
+            job.metrics.write_text(job.metrics.read_text().replace('"c0de"', '"0ther"'))
     with pytest.raises(VinyError, match="2 versions of the training code"):
-        variants.variants_frame(fidelity)
+        from_study(fidelity)
 
 
-def test_the_command_writes_table_figure_and_statistics(fidelity, tmp_path):
-    arguments = ["--config", json.dumps(fidelity.variants_declaration), "--output", str(tmp_path / "out")]
-    assert not variants.main(arguments)
-    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+def test_table_figure_and_statistics_are_written(fidelity, tmp_path):
+    for job in fidelity.jobs.values():
+        (job.folder / "examples.npz").unlink(missing_ok=True)  # drawing these takes long
+    analyze(from_study(fidelity), tmp_path / "out")
+    written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*variants.*")}
     assert written == {
         "variants.csv", "statistics/variants.csv", "figures/variants.png", "figures/variants.pdf",
         *(f"tables/variants.{suffix}" for suffix in ("csv", "md", "tex", "html")),
@@ -125,7 +121,7 @@ def test_the_command_writes_table_figure_and_statistics(fidelity, tmp_path):
 def test_the_figure_has_a_row_for_each_variant_and_marks_what_is_missing():
     style.apply()
     scores = {"base": [40.0, 41.0, 42.0], "no_norm": [41.0, 42.2, 42.9], "gone": [math.nan] * 3}
-    fig = figures_results.variants(variants.compare(cells(**scores)))
+    fig = figures.variants(variants.compare(cells(**scores)))
     [ax] = fig.axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["no norm", "gone"]
     assert [line.get_gid() for line in ax.get_lines()].count("missing") == 1

@@ -143,14 +143,15 @@ class Study:
         return [job for job in found if job.get("WorkDir") == str(self.folder)]
 
     def trainings(self, coordinate: str = "") -> list[int]:
-        """Processes that train now, of the runs whose output folder holds `coordinate` (`seed=1`)."""
+        """Processes that train now, of the runs whose name holds `coordinate` (`seed=1`)."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if not entry.name.isdecimal() or (entry / "cwd").readlink() != self.folder:
                     continue
                 arguments = (entry / "cmdline").read_bytes().decode().split("\0")
-                if "viny.stages.finetune" in arguments[:4] and coordinate in arguments[arguments.index("--output") + 1]:
+                job = arguments[4] if arguments[2:4] == ["viny", "run"] else ""
+                if job.startswith("finetune/") and coordinate in job:
                     found.append(int(entry.name))
         return found
 
@@ -159,8 +160,8 @@ class Study:
 
         def under_way() -> bool:
             shown = (self.folder / "results").glob("*/.state/*/progress.json")
-            outputs = [json.loads((file.parent / "run.json").read_text())["output"] for file in shown]
-            return any(coordinate in output for output in outputs) and bool(self.trainings(coordinate))
+            names = [json.loads((file.parent / "run.json").read_text())["job"] for file in shown]
+            return any(coordinate in name for name in names) and bool(self.trainings(coordinate))
 
         wait_for(under_way, 90, f"training of {coordinate or 'any cell'}; {self.said}")
         return self.trainings(coordinate)[0]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from cluster import wait_for
 from study import environment
 
@@ -146,14 +147,14 @@ def test_killed_driver_started_again_at_once(local_long, tmp_path):
     assert [cost["resumes"] for cost in study.results("cost").values()] == [0]
 
 
-def test_killed_driver_settled_and_started_again(local_long, tmp_path, cluster):
+def test_killed_driver_waited_for_and_started_again(local_long, tmp_path, cluster):
     study = local_long.copy(tmp_path / "run", seeds=[1])
     driver = study.start(*ALONE)
     study.wait_for_training()
     driver.kill()
     driver.wait()
     subprocess.run(
-        [sys.executable, "-m", "viny", "settle", "--directory", study.folder, "--cancel"],
+        [sys.executable, "-m", "viny", "wait", "--directory", study.folder, "--cancel"],
         env={**cluster.environment, "PYTHONPATH": str(study.project / "src")},
         check=True,
         timeout=60,
@@ -165,3 +166,14 @@ def test_killed_driver_settled_and_started_again(local_long, tmp_path, cluster):
     assert study.results().items() <= local_long.results().items()
     assert sorted(job["JobState"] for job in study.jobs()) == ["CANCELLED", "COMPLETED"]
     assert [cost["resumes"] for cost in study.results("cost").values()] == [1]
+
+
+def test_cells_behind_a_failing_one_are_run(local_cells, tmp_path):
+    study = local_cells.copy(tmp_path / "run")
+    (study.folder / "study.yaml").write_text(
+        yaml.safe_dump(study.config | {"variants": {"bad": {"finetune": {"learning_rate": 10.0, "weight_decay": 1e30}}}})
+    )
+    assert study.run("--group-components", "cells=6", "--retries", "1") != 0
+    assert study.results() == local_cells.results(), "all cells that can be trained"
+    assert "the loss is" in study.logged()
+    assert "it failed so before" in study.logged(), "trained again although it cannot succeed"

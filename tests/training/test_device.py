@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from viny.config.sections import Compute
 from viny.training import device
-from viny.training.device import float32_products, select_device, set_matmul_precision
+from viny.training.device import attention_kernel, float32_products, select_device, set_matmul_precision
 
 CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ def error(a, b):
 
 
 def test_auto_computes_float32_products_in_float32():
-    select_device("cpu", 1, "auto")
+    select_device(Compute(device="cpu"))
     a, b = torch.randn(2, 300, 300, generator=torch.Generator().manual_seed(0))
     assert error(a, b) < 1e-5
     assert float32_products(CPU) == "float32"
@@ -50,3 +51,9 @@ def test_rounding_is_noticed(dtype, name, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: product(a.to(dtype).float(), b.to(dtype).float()))
     set_matmul_precision("highest", CPU)
     assert float32_products(CPU) == name
+
+
+def test_auto_names_the_kernel_that_it_stands_for():
+    assert attention_kernel("auto", CPU) == "explicit"
+    assert attention_kernel("auto", torch.device("cuda")) == "fused"
+    assert attention_kernel("fused", CPU) == "fused"

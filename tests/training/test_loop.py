@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from viny.errors import VinyError
-from viny.training.loop import Interrupted, drawing_ahead, train
+from viny.config.sections import Finetuning
+from viny.errors import FinalError, VinyError
+from viny.training.loop import Interrupted, sampled_ahead, train
+from viny.training.rng import torch_stream
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
-from viny.training.streams import torch_stream
 from viny.training.update import Execution
 
 
@@ -26,14 +27,14 @@ class Regression:
             nn.init.normal_(parameter, std=0.5, generator=torch_stream(0, "init", parameter.numel()))
         self.x = torch.randn(images, 4, generator=torch_stream(0, "x"))
 
-    def draw(self, epoch):
+    def sample_epoch(self, epoch):
         return {
             "row": torch.randperm(self.images, generator=torch_stream(1, "order", epoch)),
             "noise": 0.1 * torch.randn(self.images, 4, generator=torch_stream(1, "noise", epoch)),
         }
 
-    def read(self, row):
-        return {"x": self.x[row]}
+    def read(self, rows):
+        return {"x": self.x[rows]}
 
     def loss(self, batch):
         x = batch["x"]
@@ -42,7 +43,8 @@ class Regression:
         return self.on_step(self.steps, loss) if self.on_step else loss
 
 
-SCHEDULE = Schedule(20, 8, 6, None, "adamw", 1e-2, 1e-2, 0.5, (3, 5))
+SETTINGS = Finetuning(batch_size=8, epochs=6, learning_rate=1e-2, weight_decay=1e-2, gamma=0.5, milestones=(3, 5))
+SCHEDULE = Schedule(20, SETTINGS)
 CPU = torch.device("cpu")
 ON_CPU = Execution(CPU)
 
@@ -66,7 +68,7 @@ def test_it_learns_and_records_every_epoch(tmp_path):
     losses = [row["loss"] for row in position.history]
     assert len(losses) == 6
     assert losses[-1] < 0.8 * losses[0]
-    assert position.images == 120
+    assert position.samples == 120
     assert position.step == 18
 
 
@@ -97,15 +99,15 @@ def test_a_signal_saves_and_the_rest_ends_with_the_same_bits(tmp_path, number):
 
 
 def test_steps_instead_of_epochs_end_in_the_middle_of_a_pass(tmp_path):
-    position = run(tmp_path, Regression(), Schedule(20, 8, 6, 7, "adam", 1e-2, 0.0, 0.5, (3,)))
+    position = run(tmp_path, Regression(), Schedule(20, SETTINGS.model_copy(update={"steps": 7})))
     assert position.step == 7
     assert [row["step"] for row in position.history] == [3, 6, 7]
-    assert position.images == 48
+    assert position.samples == 48
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     task = Regression(on_step=lambda step, loss: loss * float("nan") if step == 10 else loss)
-    with pytest.raises(VinyError, match=r"toy: the loss is nan in epoch 4 .*learning_rate"):
+    with pytest.raises(FinalError, match=r"toy: the loss is nan in epoch 4 .*learning_rate"):
         run(tmp_path, task, save_every=0.0)
     healthy = Regression()
     run(tmp_path, healthy)
@@ -121,27 +123,26 @@ def test_bf16_trains_with_float32_parameters(tmp_path):
     assert all(p.dtype == torch.float32 for p in task.model.parameters())
 
 
-def test_while_a_pass_is_worked_on_the_next_is_drawn():
-    begun = {epoch: threading.Event() for epoch in range(4)}
+def test_while_a_pass_is_worked_on_the_next_is_sampled():
+    begun = {epoch: threading.Event() for epoch in range(1, 4)}
 
-    def draw(epoch):
+    def sample(epoch):
         begun[epoch].set()
         return {"row": torch.full((1,), epoch)}
 
-    with drawing_ahead(draw, passes=4) as drawn:  # KeyError if a fifth were drawn
-        for epoch in (1, 2, 3):
-            assert drawn(epoch)["row"].item() == epoch
-            assert epoch == 3 or begun[epoch + 1].wait(10)
-    assert not begun[0].is_set()
+    epochs = range(1, 4)
+    for epoch, sampled in zip(epochs, sampled_ahead(sample, epochs), strict=True):  # KeyError if a fourth were sampled
+        assert sampled["row"].item() == epoch
+        assert epoch == 3 or begun[epoch + 1].wait(10)
 
 
-def test_an_error_in_drawing_ahead_is_raised_when_its_turn_comes():
-    def draw(epoch):
+def test_an_error_in_sampling_ahead_is_raised_when_its_turn_comes():
+    def sample(epoch):
         if epoch == 1:
             raise VinyError("no more")
         return {}
 
-    with drawing_ahead(draw, passes=3) as drawn:
-        drawn(0)
-        with pytest.raises(VinyError, match="no more"):
-            drawn(1)
+    passes = sampled_ahead(sample, range(3))
+    next(passes)
+    with pytest.raises(VinyError, match="no more"):
+        next(passes)

@@ -1,20 +1,21 @@
-"""Recorded steps are the steps: same bits whatever changes from one to the next, and a way out where it fails."""
+"""Captured steps are the steps: same bits whatever changes from one to the next, and a way out where it fails."""
 
 import signal
-from dataclasses import replace
 
 import pytest
 import torch
 from tape import Tape
 from test_loop import CPU, Regression, run, weights, without_time
 
+from viny.config.sections import Compute, Finetuning
 from viny.training.loop import Interrupted
 from viny.training.schedule import Schedule
 from viny.training.update import Execution
 
-RATE = 2**-7  # the same in single precision, in which a recorded step reads it
-# Three batches a pass, the last one smaller; the learning rate changes when both sizes have been recorded.
-SCHEDULE = Schedule(20, 8, 8, None, "adamw", RATE, 1e-2, 0.5, (4, 6))
+RATE = 2**-7  # the same in single precision, in which a captured step reads it
+# Three batches a pass, the last one smaller; the learning rate changes when both sizes have been captured.
+SETTINGS = Finetuning(batch_size=8, epochs=8, learning_rate=RATE, weight_decay=1e-2, gamma=0.5, milestones=(4, 6))
+SCHEDULE = Schedule(20, SETTINGS)
 
 
 class Waiting(Regression):
@@ -24,29 +25,29 @@ class Waiting(Regression):
         return super().loss(batch) * (1.0 if batch["x"].sum().item() > -1e9 else 2.0)
 
 
-def recorded(tmp_path, task, schedule=SCHEDULE, precision="fp32"):
+def captured(tmp_path, task, schedule=SCHEDULE, precision="fp32"):
     tape = Tape()
-    return tape, run(tmp_path, task, schedule, execution=Execution(CPU, precision, recorder=tape))
+    return tape, run(tmp_path, task, schedule, execution=Execution(CPU, precision, capture=tape))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_recorded_steps_are_those_that_are_not(tmp_path, optimizer, precision):
-    schedule = replace(SCHEDULE, optimizer=optimizer)
+def test_captured_steps_are_those_that_are_not(tmp_path, optimizer, precision):
+    schedule = Schedule(20, SETTINGS.model_copy(update={"optimizer": optimizer}))
     plain, task = Regression(), Regression()
     expected = run(tmp_path / "plain", plain, schedule, execution=Execution(CPU, precision))
-    tape, position = recorded(tmp_path / "recorded", task, schedule, precision)
+    tape, position = captured(tmp_path / "captured", task, schedule, precision)
     assert (tape.recorded, tape.replayed) == (2, 24 - 2 * 3)
     assert torch.equal(weights(task), weights(plain))
     assert without_time(position.history) == without_time(expected.history)
 
 
-def test_an_interrupted_recorded_run_ends_with_the_same_bits(tmp_path):
+def test_an_interrupted_captured_run_ends_with_the_same_bits(tmp_path):
     whole = Regression()
     run(tmp_path / "whole", whole, SCHEDULE)
 
     class Stopping:
-        """Asks for a stop in the middle of a recorded run."""
+        """Asks for a stop in the middle of a captured run."""
 
         def __init__(self):
             self.tape = Tape()
@@ -62,35 +63,34 @@ def test_an_interrupted_recorded_run_ends_with_the_same_bits(tmp_path):
             return stop, result
 
     with pytest.raises(Interrupted):
-        run(tmp_path / "parts", Regression(), SCHEDULE, execution=Execution(CPU, recorder=Stopping()))
+        run(tmp_path / "parts", Regression(), SCHEDULE, execution=Execution(CPU, capture=Stopping()))
     task = Regression()
-    _, position = recorded(tmp_path / "parts", task)
+    _, position = captured(tmp_path / "parts", task)
     assert position.resumes == 1
     assert torch.equal(weights(task), weights(whole))
 
 
-def test_a_step_that_cannot_be_recorded_is_computed_with_a_warning(tmp_path, capsys):
+def test_a_step_that_cannot_be_captured_is_computed_with_a_warning(tmp_path, caplog):
     plain, task = Regression(), Waiting()
     run(tmp_path / "plain", plain, SCHEDULE)
-    tape, _ = recorded(tmp_path / "recorded", task)
+    tape, _ = captured(tmp_path / "captured", task)
     assert tape.replayed == 0
     assert torch.equal(weights(task), weights(plain))
-    said = capsys.readouterr().err
-    assert said.count("warning: steps of 8 images cannot be recorded (aten._local_scalar_dense.default waits") == 1
-    assert "steps of 4 images" in said
-    assert "compute.cuda_graphs" in said
+    assert caplog.text.count("steps of 8 images cannot be captured (aten._local_scalar_dense.default waits") == 1
+    assert "steps of 4 images" in caplog.text
+    assert "compute.cuda_graphs" in caplog.text
 
 
-def test_numbers_of_python_are_recorded_as_they_were(tmp_path):
+def test_numbers_of_python_are_captured_as_they_were(tmp_path):
     """What the stand-in is for: a step that computes with such a number is found out."""
     plain, task = (Regression(on_step=lambda step, loss: loss * (1 + step / 10)) for _ in range(2))
     run(tmp_path / "plain", plain, SCHEDULE)
-    recorded(tmp_path / "recorded", task)
+    captured(tmp_path / "captured", task)
     assert not torch.equal(weights(task), weights(plain))
 
 
-def test_settings_choose_the_recorder_of_the_device():
-    compute = {"cuda_graphs": True, "compile": False}
-    assert Execution.from_settings(CPU, "fp32", compute).recorder is None
-    assert Execution.from_settings(torch.device("cuda"), "fp32", compute).recorder is not None
-    assert Execution.from_settings(torch.device("cuda"), "fp32", {**compute, "cuda_graphs": False}).recorder is None
+def test_settings_choose_the_capture_of_the_device():
+    compute = Compute(cuda_graphs=True)
+    assert Execution.from_settings(CPU, "fp32", compute).capture is None
+    assert Execution.from_settings(torch.device("cuda"), "fp32", compute).capture is not None
+    assert Execution.from_settings(torch.device("cuda"), "fp32", Compute()).capture is None

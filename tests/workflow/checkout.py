@@ -47,14 +47,15 @@ class Workflow:
         work: where Snakemake works (`--directory`).
     """
 
-    def __init__(self, folder: Path):
-        self.checkout, self.work = folder / "checkout", folder / "work"
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        for name in ("src", "workflow", "profiles", "envs"):
-            shutil.copytree(ROOT / name, self.checkout / name, ignore=ignore)
-        for name in ("Snakefile", "config.yaml"):
-            shutil.copy(ROOT / name, self.checkout / name)
-        self.work.mkdir()
+    def __init__(self, folder: Path, checkout: Path | None = None):
+        self.checkout, self.work = checkout or folder / "checkout", folder / "work"
+        if checkout is None:
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            for name in ("src", "workflow", "profiles", "envs"):
+                shutil.copytree(ROOT / name, self.checkout / name, ignore=ignore)
+            for name in ("Snakefile", "config.yaml"):
+                shutil.copy(ROOT / name, self.checkout / name)
+        self.work.mkdir(parents=True)
         self.environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self.environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
 

@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import shutil
 import time
+from random import Random
 
 import pytest
-from checkout import TOY, altered
+from checkout import TOY, Workflow, altered
+
+from viny.config import load
 
 CELL = "finetune/pretrain=24/intermediate=cls_intel/downstream=8/seed=1"
 
@@ -21,6 +25,17 @@ def changed(path, change):
     finally:
         path.write_text(before)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def changed_bytes(path, change):
+    """A file of bytes with other content for a while."""
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
 
 
 @contextlib.contextmanager
@@ -51,10 +66,16 @@ def test_every_declared_result_is_there(toy):
         }
 
 
-def test_it_leaves_logs_by_study_and_rule(toy):
-    logs = toy.work / "logs" / "toy"
-    assert (logs / f"{CELL}.log").read_text().strip()
-    assert {path.name for path in logs.iterdir()} >= {"finetune", "ingest", "intermediate", "pretrain", "procedural"}
+def test_it_leaves_logs_by_study_and_job(toy):
+    logs = toy.work / "logs"
+    assert (logs / "toy" / f"{CELL}.log").read_text().strip()
+    assert {path.name for path in (logs / "toy").iterdir()} >= {"finetune", "intermediate", "pretrain", "analyze.log"}
+    assert len(list((logs / "stores").rglob("*.log"))) == 3
+
+
+def test_the_study_is_kept_as_it_was_run(toy):
+    kept = toy.work / "results/toy/study.json"
+    assert load(kept) == load(TOY)
 
 
 def test_nothing_is_written_outside_the_working_directory(toy):
@@ -119,25 +140,86 @@ def test_a_new_date_alone_is_no_reason(toy):
     assert toy.training(config=TOY) == {}
 
 
-def test_a_date_in_the_future_is_no_reason(toy):
-    files = ["stores/**/*.json", "results/toy/pretrain/**/*.safetensors", f"results/toy/{CELL}/*"]
-    paths = [path for file in files for path in toy.work.glob(file)]
-    assert len(paths) > 6
+def test_dates_are_no_reason(toy):
+    paths = [
+        path for pattern in ("stores/**/*", "results/toy/**/*") for path in toy.work.glob(pattern) if path.is_file()
+    ]
+    assert len(paths) > 20
     before = {path: path.stat().st_mtime_ns for path in paths}
+    random = Random(0)
     for path in paths:
-        os.utime(path, (time.time() + 1e6,) * 2)
+        os.utime(path, (time.time() + random.uniform(-1e6, 1e6),) * 2)
     assert toy.training(config=TOY) == {}
     for path, date in before.items():
         os.utime(path, ns=(date, date))
 
 
-def test_a_change_of_code_runs_the_stages_that_use_it(toy):
-    with changed(toy.checkout / "src/viny/stages/finetune.py", lambda code: code + "\nADDED = 1\n"):
+NEW_SEED = {"pretrain": 1, "intermediate": 1, "finetune": 3}
+
+
+def test_finished_runs_stay_when_their_images_are_gone(toy):
+    with gone(toy.work / "stores"):
+        assert toy.training(config=TOY) == {}
+        assert toy.plan(config=altered(grid__seeds=[1, 2])) | NEW_SEED == toy.plan(config=altered(grid__seeds=[1, 2]))
+        assert toy.training(config=altered(grid__seeds=[1, 2])) == NEW_SEED
+
+
+def test_finished_runs_stay_when_stores_are_elsewhere(toy):
+    assert toy.training(config=altered(stores="elsewhere")) == {}
+    assert toy.training(config=altered(stores="elsewhere", grid__seeds=[1, 2])) == NEW_SEED
+
+
+def test_finished_runs_stay_when_their_encoder_is_made_again(toy):
+    [encoder] = toy.results("pretrain/*/*/encoder.safetensors")
+    with gone(encoder):
+        assert toy.training(config=altered(grid__downstream=[8, 16])) == {"pretrain": 1, "finetune": 3}
+
+
+def test_what_is_recorded_decides_without_snakemakes_memory(toy):
+    with gone(toy.work / ".snakemake"):
+        assert toy.training(config=TOY) == {}
+        assert toy.training(config=altered(finetune__learning_rate=1.0e-3)) == {"finetune": 3}
+        with gone(toy.work / "results/toy" / CELL / "metrics.json"):
+            assert toy.training(config=TOY) == {"finetune": 1}
+        shutil.rmtree(toy.work / ".snakemake")
+
+
+def test_a_copy_of_the_results_is_taken_as_it_is(toy):
+    copy = Workflow(toy.work.parent / "copied", checkout=toy.checkout)
+    shutil.copytree(toy.work / "results", copy.work / "results", copy_function=shutil.copyfile)
+    assert copy.training(config=TOY) == {}
+
+
+def test_results_under_another_name_of_the_study_are_noticed(toy):
+    shutil.copytree(toy.work / "results/toy", toy.work / "results/renamed")
+    assert toy.training(config=altered(study="renamed")) == {"pretrain": 1, "intermediate": 1, "finetune": 3}
+    shutil.rmtree(toy.work / "results/renamed")
+
+
+def test_other_images_are_noticed(toy):
+    [manifest] = toy.work.glob("stores/pets-*/*/digests.u64")
+    with changed_bytes(manifest, lambda content: bytes(len(content))):
         assert toy.training(config=TOY) == {"finetune": 3}
 
 
-def test_a_comment_is_no_change_of_code(toy):
-    with changed(toy.checkout / "src/viny/stages/run.py", lambda code: "# A comment.\n" + code + "\n\n# Another.\n"):
+def replaced(old, new):
+    def replace(code):
+        assert old in code
+        return code.replace(old, new)
+
+    return replace
+
+
+def test_a_change_of_code_runs_the_stages_that_use_it(toy):
+    with changed(toy.checkout / "src/viny/tasks/segmentation.py", lambda code: code + "\nADDED = 1\n"):
+        assert toy.training(config=TOY) == {"finetune": 3}
+    with changed(toy.checkout / "src/viny/datasets/decode.py", replaced("BICUBIC", "BILINEAR")):
+        assert toy.training(config=TOY) == {"pretrain": 1, "intermediate": 1, "finetune": 3}
+
+
+def test_words_are_no_change_of_code(toy):
+    path = toy.checkout / "src/viny/training/loop.py"
+    with changed(path, lambda code: "# A comment.\n" + replaced("lower learning_rate", "reduce learning_rate")(code)):
         assert toy.training(config=TOY) == {}
 
 
@@ -179,24 +261,29 @@ def test_variants_run_beside_their_study(toy):
     ]
     assert json.loads((folder / own[0] / "metrics.json").read_text())["coordinates"]["variant"] == "adam"
     assert "equal in every run" in (folder / "tables/variants.md").read_text()  # Adam and AdamW without weight decay
-    assert "Variants of the study" in (folder / "overview.html").read_text()
+    assert "What each variant changes" in (folder / "overview.html").read_text()
     assert "Nothing to be done" in toy.run(config=config).stderr
     config["variants"]["raw"]["finetune"]["learning_rate"] = 1.0e-3
     assert toy.training(config=config) == {"finetune": 1}
     with gone(folder / own[2] / "metrics.json"):
-        assert toy.run("so_far", config=config | {"variants": changes}).returncode == 0
-        assert "1 cells cannot be compared yet" in (folder / "so-far/tables/variants.md").read_text()
+        assert toy.run("partial", config=config | {"variants": changes}).returncode == 0
+        assert "1 cells cannot be compared yet" in (folder / "partial/tables/variants.md").read_text()
 
 
 def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     # The generated pets serve as real ones; ImageNet and Intel are not there.
     [pets] = toy.work.glob("resources/procedural/*/oxford-iiit-pet")
-    config = altered(study="broken", data__procedural=None, data__root=str(pets.parent), data__imagenet="nowhere")
+    config = altered(
+        study="broken",
+        data__procedural=None,
+        data__root=str(pets.parent),
+        data__sets={"imagenet": {"images": "nowhere"}},
+    )
     config["grid"] |= {"intermediate": ["none"], "exclude": []}
     done = toy.run(config=config)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "viny: error: no ImageNet at" in said
+    assert "where the data set imagenet is expected" in said
     assert "nowhere" in said
     assert "Traceback" not in said
     assert len(list(toy.work.glob("results/broken/finetune/pretrain=0/*/*/*/metrics.json"))) == 1

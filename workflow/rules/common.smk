@@ -1,7 +1,7 @@
-# What the rules have in common: the study, how commands are started, resources.
-import functools
+# What the rules have in common: the study, what is to be done, how commands are started, resources.
 import gc
 import math
+import os
 import re
 import shlex
 import sys
@@ -10,137 +10,139 @@ from pathlib import Path
 # A plan is millions of objects that stay to the end: looking for garbage among them costs a sixth of the time.
 gc.set_threshold(200_000, 100, 100)
 
-sys.path.insert(0, f"{workflow.basedir}/src")
+SOURCE = os.path.normpath(f"{workflow.current_basedir}/../../src")
+sys.path.insert(0, SOURCE)
+if set("{}") & set(SOURCE):
+    sys.exit(f"{SOURCE}: Snakemake takes braces in the path of a workflow for wildcards; move the checkout elsewhere")
 
-from viny import settings
-from viny.config import read
+from snakemake.settings.types import RerunTrigger
+
+from viny import logs
+from viny.config import load, yamlfile
+from viny.drivers import register
 from viny.errors import VinyError
-from viny.grid import Cell
-from viny.provenance import code_fingerprint
-from viny.study import Study
+from viny.grid import CHECKPOINTS, Study
+from viny.preload import DRIVER, driver_id
+from viny.survey import analysis_is_current, survey
 
 try:
     for path in workflow.configfiles:
-        read(Path(path))  # Snakemake takes the last of two equal keys without a word
-    STUDY = Study.from_config(config)
+        yamlfile.read(Path(path))  # Snakemake takes the last of two equal keys without a word
+    STUDY = Study(load(config))
+    STORES = {store.folder.relative_to(store.root).as_posix(): store for store in STUDY.stores}
+    # A job on a cluster is told what to do; only the main process looks at what has been done.
+    SURVEY = survey(STUDY) if workflow.is_main_process else None
+    if SURVEY is not None:
+        logs.setup()
+        register()
 except VinyError as error:
     sys.exit(f"The config cannot be used:\n  {error}")
 
-MEMBERS = {member.prefix: member for member in STUDY.family}
+FOLDER = STUDY.folder
+# The study as it is run: what every command is given.
+STUDY_FILE = f"{FOLDER}/study.json"
+STUDY_TEXT = STUDY.config.model_dump_json(indent=1)
 
-# What is asked for. The metrics of a cell stand for the cell: its weights may be deleted to save space.
-TARGETS = [job.metrics for member in STUDY.family for job in member.own_jobs("finetune", "geometry")]
-
-# Commands find viny in this checkout wherever Snakemake works (--directory), and run in the Python of Snakemake,
+# Commands find viny in this checkout wherever Snakemake works (--directory, module), and run in the Python of Snakemake,
 # activated or not, unless the rules have a conda environment of their own.
-OWN_PYTHON = f"PATH='{Path(sys.executable).parent}':$PATH "
-shell.prefix(
-    f"export {'' if workflow.deployment_settings.deployment_method else OWN_PYTHON}PYTHONPATH='{workflow.basedir}/src'; "
-)
+PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+VINY = f"{shlex.quote(PYTHON)} -m viny"
+PREFIX = f"export PYTHONPATH={shlex.quote(SOURCE)}${{PYTHONPATH:+:$PYTHONPATH}}; "
+if not workflow.remote_exec:  # jobs of this run are forked from one process that has loaded torch
+    PREFIX += f"export {DRIVER}={shlex.quote(driver_id())}; "
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))
 
-# On this machine jobs are forked from one process that has loaded torch; those that a cluster starts stand alone.
-STAGES = "python -m viny.stages." if workflow.remote_exec else "python -m viny.stages.warm "
-
-THREADS = STUDY.config["compute"]["threads"]
-GPU = int(STUDY.config["compute"]["device"] == "cuda")
+THREADS = STUDY.config.compute.threads
+GPU = int(STUDY.config.compute.device == "cuda")
 # Images a second that a training job surely reaches, to ask a cluster for enough time.
 RATE = 1000 if GPU else 25 * THREADS
 
 
 wildcard_constraints:
-    # Where the results of a variant begin, nothing for the study itself. (Snakemake takes an empty pattern for none.)
-    variant=f"({'|'.join(map(re.escape, MEMBERS))})",
-    pretrain=r"\d+",
-    intermediate=r"[a-z]+(_[a-z]+)*",
-    downstream=r"\d+",
-    seed=r"\d+|shared",
-    origin=r"imagenet|intel|pets",
-    recipe=r"[0-9a-f]{8}",
-    generated=r"(procedural-[0-9a-f]{8}-)?",
-    dataset=r"imagenet|intel-train|intel-test|pets",
-    pixels=r"\d+",
-    order=r"\d+",
-    part=r"first=\d+|all",
+    store="|".join(map(re.escape, STORES)),
 
 
-def results(stage, filename):
-    """Pattern of a stage's result, with wildcards for the run's coordinates."""
-    return f"{STUDY.folder}/{{variant}}{stage}/{place(stage)}/{filename}"
+def results(stage):
+    """Patterns of what Snakemake knows of a stage's results."""
+    folder = f"{FOLDER}/{{run,(variants/[^/]+/)?{stage}/.+}}"
+    return [f"{folder}/metrics.json", f"{folder}/{CHECKPOINTS[stage]}"]
 
 
-def place(stage):
-    """Pattern of the part of a path that names the run of a stage."""
-    return STUDY.place(stage, **{axis: f"{{{axis}}}" for axis in Cell._fields})
+def decide(*outdated):
+    """Let what metrics.json records decide what is run again.
+
+    Snakemake would go by dates, by its own memory of earlier runs, and by inputs that were made anew. None of these says
+    that a result has changed, so they are not asked: a job that is up to date has no inputs, and one that is not is
+    forced.
+    """
+    workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    workflow.dag.forcefiles.update(map(str, outdated))
 
 
-def log_file(stage):
-    """Pattern of a stage's log."""
-    return f"{STUDY.logs}/{{variant}}{stage}/{place(stage)}.log"
+def is_forced(rule):
+    """Whether the user asks for all jobs of a rule, done or not."""
+    return workflow.dag_settings.forceall or rule in workflow.dag_settings.forcerun
 
 
-def study_of(wildcards):
-    """The study, or the variant of it, that a run belongs to."""
-    return MEMBERS[wildcards.variant]
+def inputs(wildcards, rule):
+    """What a job needs that has no result yet: its images, its encoder, the study file."""
+    job = STUDY.jobs[wildcards.run]
+    if workflow.remote_exec:  # the jobs of a submission run whatever becomes of the others
+        workflow.execution_settings.keep_going = True
+    if SURVEY is not None and not is_forced(rule):
+        if SURVEY.ready(job):
+            decide()
+            return []
+        decide(*([job.metrics, job.checkpoint] if job in SURVEY.outdated else []))
+    encoder = [job.upstream.checkpoint] if job.upstream else []
+    tested = [store.manifest for store in job.store.tested] if job.store.leaks == "stop" else []
+    return [study_file(), job.store.manifest, *tested, *encoder]
 
 
-def seed_of(wildcards):
-    """The seed that a run is trained with; a shared encoder has seed 0."""
-    return 0 if wildcards.seed == "shared" else int(wildcards.seed)
+def images_wanted(wildcards):
+    """What decoding needs: the study file, unless the store is there, which a new study file does not change."""
+    store = STORES[wildcards.store]
+    if store.manifest.exists() and not is_forced("decode"):
+        return []
+    tested = [other.manifest for other in store.tested] if store.leaks == "drop" else []
+    return [study_file(), *tested]
 
 
-def encoder_of(wildcards):
-    """The encoder file that a segmentation or a measurement starts from, in a list; empty for random weights."""
-    encoder = study_of(wildcards).encoder(wildcards.pretrain, wildcards.intermediate, wildcards.seed)
-    return [encoder] if encoder else []
+def study_file():
+    """The study file, written again if it is that of an earlier run."""
+    path = Path(STUDY_FILE)
+    if SURVEY is not None and path.exists() and path.read_text() != f"{STUDY_TEXT}\n":
+        decide(path)
+    return STUDY_FILE
 
 
-def pretrained_of(wildcards):
-    """The encoder file that an intermediate task starts from, in a list; empty for random weights."""
-    encoder = study_of(wildcards).encoder(wildcards.pretrain, "none", wildcards.seed)
-    return [encoder] if encoder else []
+def targets(wildcards):
+    """The metrics of all cells and measurements, and of the encoders that are there or needed for them.
+
+    An encoder may be deleted to save space once nothing has to start from it.
+    """
+    cells = ("finetune", "geometry")
+    if SURVEY is None:  # on a cluster, where everything that is needed has been made
+        return [job.metrics for job in STUDY.jobs.values() if job.stage in cells or job.metrics.exists()]
+    decide()
+    needed = set(SURVEY.pending)
+    return [job.metrics for job in STUDY.jobs.values() if job.stage in cells or job in needed or SURVEY.ready(job)]
 
 
-def test_store_of(wildcards):
-    """The test images of an intermediate task, in a list; empty where they are part of its store."""
-    store = study_of(wildcards).task_stores(wildcards.intermediate).get("test")
-    return [STUDY.manifest(store)] if store else []
+def analyzed(wildcards):
+    """All results, and the study file; an analysis by other code or for another study file is made again."""
+    made = Path(f"{FOLDER}/cells.csv")
+    if SURVEY is not None and made.exists() and not analysis_is_current(STUDY):
+        decide(made)
+    return [study_file(), *targets(wildcards)]
 
 
-# Snakemake runs a job again if its `params` have changed, but leaves out those whose function takes `input`, `output`
-# or `threads`. The next two are of this kind: how to compute, or where the images lie, changes no result, and
-# inputs are watched as such.
-
-
-def start(wildcards, input, output, threads):
-    """The command of a stage with the flags that say from which files, how and under which name to run it."""
-    study, folder = study_of(wildcards), Path(output[0]).parent
-    stage, *place = folder.relative_to(study.folder).parts
-    place = [f"study={study.name}", *([f"variant={study.variant}"] if study.variant else []), *place]
-    files = " ".join(f"--{name.replace('_', '-')} {file}" for name, file in input.items() if file)
-    return (
-        f"{STAGES}{stage} {files} {compute_flags(threads)} --coordinates {','.join(place)}"
-        f" --state-dir {study.state} --output {folder}"
-    )
-
-
-@functools.cache
-def compute_flags(threads):
-    """Flags of the section `compute`."""
-    return settings.to_flags({**STUDY.config["compute"], "threads": threads}, "compute")
-
-
-def images_at(wildcards, output):
-    """Flags of `viny.data.ingest` that say where images are and what to do about bad ones."""
-    data = STUDY.config["data"]
-    download = " --download" if data["download"] and wildcards.dataset == "pets" else ""
-    return f"--source {shlex.quote(str(STUDY.source(wildcards.dataset)))}{download} --bad-images {data['bad_images']}"
-
-
-def minutes(study, section, images, attempt):
+def minutes(wildcards, attempt):
     """Time to ask for, in minutes: that of training, ten for the rest, all of it more at each attempt."""
-    values = study.section(section)
-    passes = values["steps"] * values["batch_size"] if values["steps"] else values["epochs"] * images
-    return at_most(attempt * (10 + math.ceil(passes / RATE / 60)))
+    job = STUDY.jobs[wildcards.run]
+    # No data set of an intermediate task of the paper is larger than 15,000 images.
+    images = job.images or 15000
+    return at_most(attempt * (10 + math.ceil(job.settings.samples_seen(images) / RATE / 60)))
 
 
 def at_most(wanted):

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
-from viny.analysis.files import KEYS
+from viny.analysis.frames import KEYS
 from viny.analysis.summary import by_seed, summarize
 
 Key = tuple[int, str, int]  # pretrain, intermediate, downstream
@@ -55,23 +56,17 @@ class Measured:
         return key in self.rows and self.table["n"].to_numpy()[self.rows[key]] > 0
 
 
-def measure(cells: pd.DataFrame, metric: str = "miou") -> Measured:
-    """Prepare `cells` (either form of cells.csv) for contrasts of `metric` (`miou` or `accuracy`)."""
+def measure(cells: pd.DataFrame) -> Measured:
+    """Prepare `cells` (either form of cells.csv) for contrasts of mIoU."""
     summary = summarize(cells)
     n = summary["n"].to_numpy(float)
     encoders = list(summary[["pretrain", "intermediate"]].itertuples(index=False, name=None))
-    variance, df = moderate(summary[f"{metric}_se"].to_numpy(float) ** 2 * n, n - 1, encoders)
-    table = pd.DataFrame(
-        {
-            "n": summary["n"],
-            "mean": summary[f"{metric}_percent"],
-            "se": summary[f"{metric}_se"],
-            "se_moderated": np.sqrt(variance / np.where(n > 0, n, np.nan)),
-            "df_moderated": df,
-        }
-    ).set_index(pd.MultiIndex.from_frame(summary[KEYS]))
+    variance, df = moderate(summary["miou_se"].to_numpy(float) ** 2 * n, n - 1, encoders)
+    table = summary.set_index(KEYS).rename(columns={"miou_percent": "mean", "miou_se": "se"})
+    moderated = {"se_moderated": np.sqrt(variance / np.where(n > 0, n, np.nan)), "df_moderated": df}
+    table = table[["n", "mean", "se"]].assign(**moderated)
     rows = {key: row for row, key in enumerate(table.index)}
-    return Measured(table, by_seed(cells, metric).reindex(table.index), rows)
+    return Measured(table, by_seed(cells).reindex(table.index), rows)
 
 
 def moderate(variances: np.ndarray, df: np.ndarray, encoders: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
@@ -134,25 +129,20 @@ def dependent(measured: Measured, weights: Weights) -> tuple[float, float]:
 
     The most that a shared encoder can do to a published study, whose runs are not known one by one.
     """
-    by_encoder: dict[tuple, float] = {}
-    for key, weight in weights.items():
-        part = abs(weight) * measured.table.at[key, "se_moderated"]
-        by_encoder[key[:2]] = by_encoder.get(key[:2], 0.0) + part
-    return float(np.linalg.norm(list(by_encoder.values()))), float(
-        measured.table.loc[list(weights), "df_moderated"].min()
-    )
+    table = measured.table.loc[list(weights)]
+    parts = table["se_moderated"] * np.abs(list(weights.values()))
+    by_encoder = parts.groupby(level=["pretrain", "intermediate"]).sum()
+    return float(np.linalg.norm(by_encoder)), float(table["df_moderated"].min())
 
 
-def p_value(effect: np.ndarray, se: np.ndarray, df: np.ndarray, side: str = "both") -> np.ndarray:
-    """Student's p of `effect` against zero; `side` is `both`, `above` (the alternative: effect > 0) or `below`."""
+def p_value(effect: ArrayLike, se: ArrayLike, df: ArrayLike, one_sided: bool = False) -> np.ndarray:
+    """Student's p of `effect` against zero, two-sided or for the alternative effect > 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.asarray(effect, float) / np.asarray(se, float)
-    if side == "both":
-        return 2 * stats.t.sf(np.abs(t), df)
-    return stats.t.sf(t if side == "above" else -t, df)
+    return stats.t.sf(t, df) if one_sided else 2 * stats.t.sf(np.abs(t), df)
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: ArrayLike) -> np.ndarray:
     """Holm's step-down correction: strong control of the family-wise error under any dependence between the tests.
 
     Tests that could not be made (not a number) do not count as members of the family.
@@ -171,7 +161,7 @@ def difference(cell: Key, baseline: Key) -> Weights:
     return {cell: 1.0, baseline: -1.0}
 
 
-def polynomial(keys: Sequence[Key], x: Sequence[float], degree: int) -> Weights:
+def polynomial(keys: Sequence[Key], x: ArrayLike, degree: int) -> Weights:
     """The contrast that estimates the leading coefficient of a polynomial in `x` by least squares (1: the slope)."""
     x = np.asarray(x, float)
     center, scale = x.mean(), np.ptp(x)
@@ -181,7 +171,7 @@ def polynomial(keys: Sequence[Key], x: Sequence[float], degree: int) -> Weights:
 
 def average(many: Sequence[Weights]) -> Weights:
     """The mean of several contrasts, itself a contrast."""
-    total: dict[Hashable, float] = {}
+    total: dict[Key, float] = {}
     for weights in many:
         for key, weight in weights.items():
             total[key] = total.get(key, 0.0) + weight / len(many)

@@ -1,23 +1,23 @@
-"""How tasks, sizes and units are called in tables, figures and sentences."""
+"""How tasks, sizes and stages are called in tables, figures and sentences."""
 
-TASKS = {
-    "none": "no intermediate task",
-    "cls_intel": "scene classification (Intel)",
-    "cls_pets": "breed classification (Pets)",
-    "spatial_pets": "patch classes (Pets)",
-}
-SHORT_TASKS = {"none": "none", "cls_intel": "CLS-Intel", "cls_pets": "CLS-Pets", "spatial_pets": "Spatial-Pets"}
+TASKS = {"cls_intel": "CLS-Intel", "cls_pets": "CLS-Pets", "spatial_pets": "Spatial-Pets"}  # the paper's names
 STAGES = {"pretrain": "Pre-training", "intermediate": "Intermediate", "finetune": "Fine-tuning", "geometry": "Geometry"}
+PRETRAINING, LABELED = "Pre-training images", "Fine-tuning images"
 
 
-def task(name: str, short: bool = False) -> str:
-    """`cls_intel` -> `scene classification (Intel)`, or `CLS-Intel`; a new task keeps its own name."""
-    return (SHORT_TASKS if short else TASKS).get(name, name)
+def task(name: str) -> str:
+    """`cls_intel` -> `CLS-Intel`; a task that is not the paper's keeps its own name."""
+    return TASKS.get(name, name)
 
 
-def panel(name: str, short: bool = False) -> str:
-    """Title of the panel of one intermediate task: `After scene classification (Intel)`, or `After CLS-Intel`."""
-    return "No intermediate task" if name == "none" else f"After {task(name, short)}"
+def panel(name: str) -> str:
+    """Title of the panel of one intermediate task: `After CLS-Intel`."""
+    return "No intermediate task" if name == "none" else f"After {task(name)}"
+
+
+def place(pretrain: float, intermediate: str, downstream: float) -> list[str]:
+    """A cell in the columns of a table: `["45,000", "CLS-Intel", "250"]`."""
+    return [f"{int(pretrain):,}", task(intermediate), f"{int(downstream):,}"]
 
 
 def size(images: float) -> str:
@@ -29,12 +29,17 @@ def size(images: float) -> str:
     return f"{images:,g}" if images == round(images) else f"{images:.3g}"
 
 
-def encoder(pretrain: float) -> str:
-    """`45000` -> `45k images`, `0` -> `none (random)`."""
-    return f"{size(pretrain)} images" if pretrain else "none (random start)"
+def from_size(pretrain: float) -> str:
+    """A pre-training size in a legend: `45k`, or `0 (random start)`."""
+    return size(pretrain) if pretrain else "0 (random start)"
+
+
+def start(pretrain: float, encoder: str = "") -> str:
+    """What a model starts from: `45k images`, `random start`, or the name of an encoder."""
+    return encoder or (f"{size(pretrain)} images" if pretrain else "random start")
 
 
 def stage(kind: str) -> str:
     """`intermediate cls_intel` -> `Intermediate (CLS-Intel)`."""
     first, _, rest = kind.partition(" ")
-    return f"{STAGES.get(first, first)} ({task(rest, short=True)})" if rest else STAGES.get(first, first)
+    return f"{STAGES.get(first, first)} ({task(rest)})" if rest else STAGES.get(first, first)

@@ -1,38 +1,28 @@
 """How scores grow with data: saturating power laws, their intervals, and a refusal where the data do not decide.
 
-    python -m viny.analysis.scaling --cells results/demo/cells.csv --output results/demo/statistics
-
 Law: mIoU(n) = a - b n^-c with b >= 0, c > 0 and asymptote a. As c goes to 0 it becomes alpha + beta log2 n, growth by
 the same amount at each doubling without end; that log law is fitted beside it. Fits are weighted by moderated standard
 errors (`viny.analysis.contrasts`). For fixed c the best a and b are closed-form, so intervals are profile-likelihood
 intervals from a grid. A law is `determined` only if it describes the points, excludes c = 0 and bounds the asymptote
 below 100%; otherwise a, b and c are left empty and `reason` says what the data leave open.
 
-Along pre-training data the law starts at the smallest size above 0. The joint fit shares c between the encoders of one
-intermediate task, each with its own a and b. Errors of different cells are taken as independent; noise of an encoder
-that all its cells share moves its whole curve, so it belongs to a more than the interval of a says.
+Along pre-training data the law starts at the smallest size above 0. Errors of different cells are taken as independent;
+noise of an encoder that all its cells share moves its whole curve, so it belongs to a more than the interval of a says.
 
-| file | one row per | content |
-|---|---|---|
-| scaling.csv | curve, joint fit | parameters, intervals, chi2 and p of fit, `determined`, `reason`; log law |
-| scaling_curves.csv | point of a curve | fitted mIoU with bootstrap band; `law` is `power` if determined, or `log` |
-| doubling.csv | step of an axis | gain per doubling of data over this step, with intervals and p |
+In statistics/: scaling.csv (a row per curve: parameters, intervals, chi2 and p of the fit, log law),
+scaling_curves.csv (points of the fitted curves with bootstrap bands), doubling.csv (gain per doubling at each step).
 """
 
-import argparse
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from viny import console
-from viny.analysis.contrasts import Measured, contrasts, measure
-from viny.analysis.files import read_cells, write_csv
+from viny.analysis.contrasts import contrasts, measure
 from viny.analysis.summary import grid
-from viny.errors import command
 
 FEWEST = 4  # points: three parameters and one to see whether they fit
 LEAST_P = 0.01  # a law that data contradict at this level is not reported as found
@@ -41,7 +31,7 @@ ABOVE = np.geomspace(0.02, 2000, 400)  # asymptotes tried, points above the high
 CURVE_POINTS, DRAWS = 60, 400
 PLACE = ["axis", "pretrain", "intermediate", "downstream"]
 FIT_COLUMNS = [
-    *["scope", *PLACE, "points", "a", "a_low", "a_high", "b", "c", "c_low", "c_high", "chi2", "df", "p_fit"],
+    *[*PLACE, "points", "a", "a_low", "a_high", "b", "c", "c_low", "c_high", "chi2", "df", "p_fit"],
     *["determined", "reason", "per_doubling", "per_doubling_low", "per_doubling_high", "chi2_log", "p_log"],
 ]
 
@@ -57,7 +47,7 @@ class Curve:
         df: degrees of freedom of the standard errors together.
     """
 
-    place: dict[str, object]
+    place: dict[str, Any]
     n: np.ndarray
     y: np.ndarray
     se: np.ndarray
@@ -68,74 +58,47 @@ def curves(cells: pd.DataFrame) -> list[Curve]:
     """Every curve the grid holds: along downstream for each encoder, along pre-training for each task and size."""
     sizes, tasks, labels = grid(cells)
     measured = measure(cells)
-    found = []
-    for size in sizes:
-        for task in tasks:
-            place = {"axis": "downstream", "pretrain": size, "intermediate": task, "downstream": None}
-            found.append(_curve(measured, place, [(size, task, d) for d in labels], labels))
     used = [size for size in sizes if size > 0]
-    for task in tasks:
-        for d in labels if len(used) > 1 else []:
-            place = {"axis": "pretrain", "pretrain": None, "intermediate": task, "downstream": d}
-            found.append(_curve(measured, place, [(size, task, d) for size in used], used))
-    return [curve for curve in found if curve is not None]
+    keys: list[tuple[str, Any, str, Any]] = [("downstream", size, task, None) for size in sizes for task in tasks]
+    keys += [("pretrain", None, task, d) for task in tasks for d in labels if len(used) > 1]
+    found = []
+    for axis, size, task, label in keys:
+        along = labels if axis == "downstream" else used
+        cell = [(size, task, n) if axis == "downstream" else (n, task, label) for n in along]
+        known = [i for i, key in enumerate(cell) if measured.has(key)]
+        if known:
+            table = measured.table.loc[[cell[i] for i in known]]
+            y, se, df = (table[name].to_numpy(float) for name in ("mean", "se_moderated", "df_moderated"))
+            place = dict(zip(PLACE, (axis, size, task, label), strict=True))
+            found.append(Curve(place, np.array([along[i] for i in known], float), y, se, float(df.sum())))
+    return found
 
 
 def fit_curves(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Fit every curve, and jointly those of one task along downstream; refusals say why in `reason`."""
-    found = curves(cells)
-    rows = [{"scope": "curve", **curve.place, **fit(curve, confidence)} for curve in found]
-    for task in dict.fromkeys(curve.place["intermediate"] for curve in found):
-        group = [c for c in found if c.place["axis"] == "downstream" and c.place["intermediate"] == task]
-        if len(group) > 1:
-            place = {"axis": "downstream", "pretrain": None, "intermediate": task, "downstream": None}
-            rows.append({"scope": "joint", **place, **fit_joint(group, confidence)})
-    frame = pd.DataFrame(rows, columns=FIT_COLUMNS)
-    return frame.astype({"pretrain": "Int64", "downstream": "Int64"})
+    """Fit every curve; refusals say why in `reason`."""
+    rows = [{**curve.place, **fit(curve, confidence)} for curve in curves(cells)]
+    return pd.DataFrame(rows, columns=FIT_COLUMNS).astype({"pretrain": "Int64", "downstream": "Int64"})
 
 
-def fit(curve: Curve, confidence: float = 0.95) -> dict[str, object]:
+def fit(curve: Curve, confidence: float = 0.95) -> dict[str, Any]:
     """Fit the saturating law and the log law to one curve."""
-    row: dict[str, object] = {"points": len(curve.n), "determined": False}
-    if len(curve.n) < 2 or not np.isfinite(curve.se).all():
-        return {**row, "reason": _too_few(curve)}
-    row |= _log_law(curve, confidence)
+    row: dict[str, Any] = {"points": len(curve.n), "determined": False}
+    if not np.isfinite(curve.se).all():
+        return {**row, "reason": "no standard errors: single runs"}
+    row |= _log_law(curve, confidence) if len(curve.n) > 1 else {}
     if len(curve.n) < FEWEST:
-        return {**row, "reason": _too_few(curve)}
+        return {**row, "reason": f"{len(curve.n)} size(s), a law with three parameters needs {FEWEST}"}
     profile = _profile(curve)
-    c = EXPONENTS[profile.argmin()]
-    row |= {"chi2": profile.min(), "df": len(curve.n) - 3}
-    row["p_fit"] = _p_fit(row["chi2"], row["df"], curve.df)
-    most = profile.min() + stats.t.ppf((1 + confidence) / 2, curve.df) ** 2
+    chi2, df = profile.min(), len(curve.n) - 3
+    most = chi2 + stats.t.ppf((1 + confidence) / 2, curve.df) ** 2  # largest misfit inside intervals
+    row |= {"chi2": chi2, "df": df, "p_fit": _p_fit(chi2, df, curve.df)}
     row["c_low"], row["c_high"] = _range(EXPONENTS, profile, most)
     asymptotes = curve.y.max() + ABOVE
-    row["a_low"], row["a_high"] = _range(asymptotes, _profile_of_asymptote(curve, asymptotes), most)
-    if row["a_high"] > 100:
-        row["a_high"] = np.inf
-    row |= _verdict(row, confidence)
-    if row["determined"]:
-        row |= _parameters(curve, c)
-    return row
-
-
-def fit_joint(group: list[Curve], confidence: float = 0.95) -> dict[str, object]:
-    """One exponent for several curves, each with its own asymptote and b."""
-    group = [curve for curve in group if len(curve.n) >= 3 and np.isfinite(curve.se).all()]
-    points = sum(len(curve.n) for curve in group)
-    row: dict[str, object] = {"points": points, "determined": False}
-    df = points - 2 * len(group) - 1
-    if len(group) < 2 or df < 1:
-        return {**row, "reason": "fewer than two curves with three sizes and standard errors"}
-    profile = np.sum([_profile(curve) for curve in group], axis=0)
-    row |= {"chi2": profile.min(), "df": df}
-    error_df = sum(curve.df for curve in group)
-    row["p_fit"] = _p_fit(row["chi2"], df, error_df)
-    most = profile.min() + stats.t.ppf((1 + confidence) / 2, error_df) ** 2
-    row["c_low"], row["c_high"] = _range(EXPONENTS, profile, most)
-    row |= _verdict(row, confidence)
-    if row["determined"]:
-        row["c"] = EXPONENTS[profile.argmin()]
-    return row
+    row["a_low"], high = _range(asymptotes, _profile_of_asymptote(curve, asymptotes), most)
+    row["a_high"] = np.inf if high > 100 else high
+    reason = _refusal(row, confidence)
+    found = {} if reason else _parameters(curve, EXPONENTS[profile.argmin()])
+    return {**row, **found, "determined": not reason, "reason": reason}
 
 
 def curve_points(cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -144,7 +107,7 @@ def curve_points(cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.
     A curve that neither law describes has no rows.
     """
     frames = []
-    for curve, row in zip(curves(cells), fits[fits["scope"] == "curve"].to_dict("records"), strict=True):
+    for curve, row in zip(curves(cells), fits.to_dict("records"), strict=True):
         if row["determined"]:
             law, exponents = "power", EXPONENTS[1:]
         elif row["p_log"] >= LEAST_P:
@@ -160,42 +123,20 @@ def curve_points(cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.
 
 
 def gain_per_doubling(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
-    """Points gained per doubling of data over each step of each axis (sizes above 0)."""
+    """Points gained per doubling of data over each step of each axis (sizes above 0), a row each, with tests."""
     sizes, tasks, labels = grid(cells)
     used = [size for size in sizes if size > 0]
     places, wanted = [], []
     for task in tasks:
-        steps = [("downstream", size, d, (size, task, d), (size, task, e)) for size in sizes for d, e in _steps(labels)]
-        steps += [("pretrain", p, d, (p, task, d), (q, task, d)) for d in labels for p, q in _steps(used)]
-        for axis, size, d, start, end in steps:
+        steps = [("downstream", (p, task, d), (p, task, e)) for p in sizes for d, e in itertools.pairwise(labels)]
+        steps += [("pretrain", (p, task, d), (q, task, d)) for d in labels for p, q in itertools.pairwise(used)]
+        for axis, start, end in steps:
             first, last = (start[2], end[2]) if axis == "downstream" else (start[0], end[0])
             doublings = np.log2(last / first)
-            places.append(
-                {"axis": axis, "pretrain": size, "intermediate": task, "downstream": d, "from": first, "to": last}
-            )
+            places.append((axis, *start, first, last))
             wanted.append({end: 1 / doublings, start: -1 / doublings})
     tests = contrasts(measure(cells), wanted, confidence).rename(columns={"effect": "gain"})
     return pd.concat([pd.DataFrame(places, columns=[*PLACE, "from", "to"]), tests], axis=1)
-
-
-def _curve(measured: Measured, place: dict[str, object], keys: list[tuple], n: list[int]) -> Curve | None:
-    known = [i for i, key in enumerate(keys) if measured.has(key)]
-    if not known:
-        return None
-    table = measured.table.loc[[keys[i] for i in known]]
-    return Curve(
-        place,
-        np.array([n[i] for i in known], float),
-        table["mean"].to_numpy(float),
-        table["se_moderated"].to_numpy(float),
-        float(table["df_moderated"].sum()),
-    )
-
-
-def _too_few(curve: Curve) -> str:
-    if not np.isfinite(curve.se).all():
-        return "no standard errors: single runs"
-    return f"{len(curve.n)} size(s), a law with three parameters needs {FEWEST}"
 
 
 def _shape(n: np.ndarray, exponents: np.ndarray, reference: float) -> np.ndarray:
@@ -250,22 +191,20 @@ def _range(values: np.ndarray, profile: np.ndarray, most: float) -> tuple[float,
     return ends[0], ends[1]
 
 
-def _verdict(row: dict, confidence: float) -> dict[str, object]:
+def _refusal(row: dict[str, Any], confidence: float) -> str:
+    """What the data leave open; empty if they determine the law."""
     if row["p_fit"] < LEAST_P:
-        misfit = f"the points scatter about every such law by more than their errors (p = {row['p_fit']:.2g})"
-        return {"determined": False, "reason": misfit}
+        return f"the points scatter about every such law by more than their errors (p = {row['p_fit']:.2g})"
     left_open = []
     if row["c_low"] == 0:
         left_open.append("growth by the same amount per doubling, without saturation, is not excluded")
     if row["c_high"] >= EXPONENTS[-1]:
         left_open.append("saturation may be abrupt (no upper bound on c)")
-    if row.get("a_low", 0) > 100:
+    if row["a_low"] > 100:
         left_open.append("no sign of saturation (an asymptote would lie above 100)")
-    elif row.get("a_high", 0) > 100:
+    elif row["a_high"] > 100:
         left_open.append(f"the asymptote may be anywhere above {row['a_low']:.1f}")
-    if left_open:
-        return {"determined": False, "reason": f"at {confidence:.0%}: " + "; ".join(left_open)}
-    return {"determined": True, "reason": ""}
+    return f"at {confidence:.0%}: " + "; ".join(left_open) if left_open else ""
 
 
 def _log_law(curve: Curve, confidence: float) -> dict[str, float]:
@@ -286,13 +225,13 @@ def _band(curve: Curve, n: np.ndarray, exponents: np.ndarray, confidence: float)
     """Fitted values at `n` and their bootstrap quantiles; every draw is fitted anew, its exponent included."""
     w = np.sqrt(curve.se**-2)
     shapes, dense = (_shape(v, exponents, _middle(curve)) for v in (curve.n, n))
-    solve, predict = [], []
+    solves, predicts = [], []
     for j in range(len(exponents)):
         design = np.column_stack([np.ones(len(curve.n)), shapes[:, j]]) * w[:, None]
         inverse = np.linalg.pinv(design)
-        solve.append(design @ inverse)
-        predict.append(np.column_stack([np.ones(len(n)), dense[:, j]]) @ inverse)
-    solve, predict = np.array(solve), np.array(predict)  # (exponents, m, m), (exponents, len(n), m)
+        solves.append(design @ inverse)
+        predicts.append(np.column_stack([np.ones(len(n)), dense[:, j]]) @ inverse)
+    solve, predict = np.array(solves), np.array(predicts)  # (exponents, m, m), (exponents, len(n), m)
 
     def fitted(z: np.ndarray) -> np.ndarray:
         """z: (draws, m) scores / se -> (draws, exponents index) of the least misfit."""
@@ -305,33 +244,3 @@ def _band(curve: Curve, n: np.ndarray, exponents: np.ndarray, confidence: float)
     lines = np.einsum("dnm,dm->dn", predict[fitted(drawn)], drawn)
     low, high = np.quantile(lines, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return predict[best] @ z[0], low, high
-
-
-def _steps(values: list[int]) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(values))
-
-
-@command
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of this module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m viny.analysis.scaling",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--cells", type=Path, required=True, help="the study's cells.csv")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--confidence", type=float, default=0.95, help="level of the intervals")
-    parser.add_argument("--log", type=Path)
-    args = parser.parse_args(arguments)
-    console.open_log(args.log)
-    cells = read_cells(args.cells)
-    fits = fit_curves(cells, args.confidence)
-    write_csv(args.output / "scaling.csv", fits)
-    write_csv(args.output / "scaling_curves.csv", curve_points(cells, fits, args.confidence))
-    write_csv(args.output / "doubling.csv", gain_per_doubling(cells, args.confidence))
-    console.say(f"{int(fits['determined'].sum())} of {len(fits)} saturating laws are determined: {args.output}")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

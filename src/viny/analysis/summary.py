@@ -2,23 +2,19 @@
 
 import pandas as pd
 
-from viny.analysis.files import KEYS
+from viny.analysis.frames import KEYS
 from viny.errors import VinyError
 
 METRICS = ("miou", "accuracy")
 COLUMNS = [*KEYS, "n", "miou_percent", "miou_se", "accuracy_percent", "accuracy_se"]
 
 
-def is_summary(cells: pd.DataFrame) -> bool:
-    """Whether `cells` holds one row per cell with standard errors (a published study), not one per seed."""
-    return "miou_pm" in cells
-
-
 def summarize(cells: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard error (sample standard deviation / sqrt(n)) of mIoU and accuracy, in percent, for each cell.
 
     A cell without any result stays as a row with n = 0 and values that are not numbers; a cell with a single run has
-    a mean and no standard error. A published study's means and standard errors pass through.
+    a mean and no standard error. A published study's means and standard errors pass through. `declared` is the number
+    of runs that the cell should have.
 
     Raises:
         VinyError: a cell is there twice for one seed.
@@ -26,15 +22,20 @@ def summarize(cells: pd.DataFrame) -> pd.DataFrame:
     check_unique(cells)
     if is_summary(cells):
         frame = cells.rename(columns={"runs": "n", "miou_pm": "miou_se", "accuracy_pm": "accuracy_se"})[COLUMNS]
-        missing = frame["miou_percent"].isna()
-        frame = frame.assign(n=frame["n"].where(~missing, 0).astype(int))
+        frame = frame.assign(declared=frame["n"], n=frame["n"].where(frame["miou_percent"].notna(), 0).astype(int))
     else:
         groups = cells.groupby(KEYS)
-        frame = groups["miou_percent"].agg(n="count", miou_percent="mean", miou_se="sem")
+        frame = groups["miou_percent"].agg(n="count", miou_percent="mean", miou_se="sem", declared="size")
         frame[["accuracy_percent", "accuracy_se"]] = groups["accuracy_percent"].agg(["mean", "sem"])
-        frame = frame.reset_index()[COLUMNS]
+        frame = frame.reset_index()
     order = frame["intermediate"].map({task: i for i, task in enumerate(tasks(cells))})
-    return frame.assign(order=order).sort_values(["pretrain", "order", "downstream"])[COLUMNS].reset_index(drop=True)
+    ordered = frame.assign(order=order).sort_values(["pretrain", "order", "downstream"])
+    return ordered[[*COLUMNS, "declared"]].reset_index(drop=True)
+
+
+def is_summary(cells: pd.DataFrame) -> bool:
+    """Whether `cells` holds one row per cell with standard errors (a published study), not one per seed."""
+    return "miou_pm" in cells
 
 
 def tasks(cells: pd.DataFrame) -> list[str]:
@@ -44,31 +45,30 @@ def tasks(cells: pd.DataFrame) -> list[str]:
 
 def grid(cells: pd.DataFrame) -> tuple[list[int], list[str], list[int]]:
     """Pre-training sizes, intermediate tasks and downstream sizes that a study declares, each sorted."""
-    return (
-        sorted(int(size) for size in cells["pretrain"].unique()),
-        tasks(cells),
-        sorted(int(size) for size in cells["downstream"].unique()),
-    )
+    sizes, labels = (sorted(map(int, cells[key].unique())) for key in ("pretrain", "downstream"))
+    return sizes, tasks(cells), labels
 
 
-def by_seed(cells: pd.DataFrame, metric: str = "miou") -> pd.DataFrame:
-    """One row per cell (index pretrain, intermediate, downstream), one column per seed, in percent.
+def by_seed(cells: pd.DataFrame) -> pd.DataFrame:
+    """mIoU in percent, one row per cell (index pretrain, intermediate, downstream), one column per seed.
 
     A published study has no column.
     """
     check_unique(cells)
     if is_summary(cells):
-        index = pd.MultiIndex.from_frame(cells[KEYS])
-        return pd.DataFrame(index=index, columns=pd.Index([], name="seed"), dtype=float)
-    return cells.pivot(index=KEYS, columns="seed", values=f"{metric}_percent").astype(float)
+        return pd.DataFrame(index=pd.MultiIndex.from_frame(cells[KEYS]), columns=pd.Index([], name="seed"), dtype=float)
+    return cells.pivot(index=KEYS, columns="seed", values="miou_percent").astype(float)
 
 
 def check_unique(cells: pd.DataFrame) -> None:
-    """Refuse two results for the same cell and seed, and a table without any cell."""
-    if cells.empty:
-        raise VinyError("cells.csv holds no cell; see `grid:` in the config")
+    """Refuse two results for the same cell and seed."""
     twice = cells[cells.duplicated([*KEYS, "seed"])]
     if len(twice):
-        row = twice.iloc[0]
-        place = ", ".join(f"{key}={row[key]}" for key in [*KEYS, "seed"])
+        place = ", ".join(f"{key}={twice.iloc[0][key]}" for key in [*KEYS, "seed"])
         raise VinyError(f"{len(twice)} cell(s) are in cells.csv twice, first {place}; write the file again")
+
+
+def with_encoders(cells: pd.DataFrame) -> pd.DataFrame:
+    """`summarize` with a column `encoder`: empty for the cells of the grid, then those of encoders not trained here."""
+    parts = [summarize(group).assign(encoder=name) for name, group in cells.groupby("encoder")]
+    return pd.concat(parts, ignore_index=True)

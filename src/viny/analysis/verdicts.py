@@ -13,21 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from viny.analysis.contrasts import (
-    WELCH,
-    Key,
-    Measured,
-    Weights,
-    average,
-    contrasts,
-    dependent,
-    holm,
-    p_value,
-)
-from viny.analysis.files import KEYS
+from viny.analysis.contrasts import WELCH, Key, Measured, Weights, average, contrasts, dependent, holm, p_value
+from viny.analysis.frames import KEYS
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
 DRAWS = 4_000
+RECORDED = ["measure", *KEYS, "n", "method", "effect", "low_moderated", "high_moderated", "p_for"]
 
 
 @dataclass
@@ -60,38 +51,54 @@ def untested(reason: str) -> Verdict:
     return Verdict(NOT_TESTED, "none", reason)
 
 
-def always(measured: Measured, members: Sequence[Member], sign: int, confidence: float, margin: float = 0.0) -> Verdict:
-    """Is sign x effect > margin in every cell?
+def evidence(
+    measured: Measured, members: Sequence[Member], sign: int, confidence: float, margin: float = 0.0
+) -> pd.DataFrame:
+    """A row per member: its place, the columns of `contrasts`, and one-sided tests of sign x effect > margin.
+
+    `excess` is sign x effect - margin; `p_for` and `p_against` test it above and below zero.
+    """
+    place = pd.DataFrame([member.place for member in members], columns=KEYS, dtype=object)
+    frame = pd.concat([place, contrasts(measured, [member.weights for member in members], confidence)], axis=1)
+    frame["excess"] = sign * frame["effect"] - margin
+    for name, side in (("p_for", 1), ("p_against", -1)):
+        frame[name] = p_value(side * frame["excess"], frame["se_moderated"], frame["df_moderated"], one_sided=True)
+    return frame
+
+
+def always(frame: pd.DataFrame, confidence: float) -> Verdict:
+    """Is the effect on the claimed side in every row of `evidence`?
 
     Supported: each cell alone is significant (intersection-union test; needs no correction). Contradicted: at least one
     cell is significantly on the other side after Holm's correction. Undecided otherwise, also if a cell is missing.
     """
-    frame = _tests(measured, members, sign, confidence, margin)
-    effect = sign * frame["effect"] - margin
-    known, tested = effect.notna(), frame["p_for"].notna()
+    known, decidable = frame["excess"].notna(), frame["p_for"].notna()
     if not known.any():
         return untested("none of the cells has a result")
     alpha = 1 - confidence
-    significant, against = int((frame["p_for"] < alpha).sum()), int((frame["p_against_holm"] < alpha).sum())
-    right = int((effect > 0).sum())
+    significant, against = int((frame["p_for"] < alpha).sum()), _against(frame, alpha)
+    right = int((frame["excess"] > 0).sum())
+    counts = [
+        (against, "significantly the other way"),
+        (int((~known).sum()), "missing"),
+        (int((known & ~decidable).sum()), "without error (single runs)"),
+    ]
     parts = [f"{right} of {int(known.sum())} cells point the claimed way, {significant} of them significantly"]
-    if against:
-        parts.append(f"{against} significantly the other way")
-    if (~known).any():
-        parts.append(f"{int((~known).sum())} missing")
-    if (known & ~tested).any():
-        parts.append(f"{int((known & ~tested).sum())} without error (single runs)")
-    worst = frame.loc[frame["p_for"].idxmax() if tested.any() else effect.idxmin()]
+    parts += [f"{count} {what}" for count, what in counts if count]
+    worst = frame.loc[frame["p_for"].idxmax() if decidable.any() else frame["excess"].idxmin()]
     parts.append(f"weakest: {_describe(worst)}")
     verdict = UNDECIDED
     if against:
         verdict = CONTRADICTED
-    elif tested.all() and significant == len(frame):
+    elif decidable.all() and significant == len(frame):
         verdict = SUPPORTED
-    numbers = {"cells": len(frame), "claimed_direction": right, "significant": significant, "against": against}
-    numbers["significant_unmoderated"] = int((_p(frame, "", sign, margin) < alpha).sum())
-    numbers |= {"largest_p": frame["p_for"].max(), "weakest_effect": worst["effect"]}
-    return Verdict(verdict, _direction(effect[known]), "; ".join(parts), numbers, _records(frame))
+    plain = p_value(frame["excess"], frame["se"], frame["df"], one_sided=True)
+    numbers = {
+        **{"cells": len(frame), "claimed_direction": right, "significant": significant, "against": against},
+        **{"significant_unmoderated": int((plain < alpha).sum())},
+        **{"largest_p": frame["p_for"].max(), "weakest_effect": worst["effect"]},
+    }
+    return Verdict(verdict, _direction(frame.loc[known, "excess"]), "; ".join(parts), numbers, _records(frame))
 
 
 def on_average(
@@ -106,36 +113,32 @@ def on_average(
     there = [member for member in members if all(measured.has(key) for key in member.weights)]
     if not there:
         return untested("none of the cells has a result" if members else "the grid has too few sizes")
-    frame = _tests(measured, there, sign, confidence, margin)
-    whole = average([member.weights for member in there])
-    mean = contrasts(measured, [whole], confidence)
-    toward, opposed = float(_p(mean, "_moderated", sign, margin)[0]), float(_p(mean, "_moderated", -sign, -margin)[0])
+    frame = evidence(measured, there, sign, confidence, margin)
+    whole = Member((None, "", None), average([member.weights for member in there]))
+    mean = evidence(measured, [whole], sign, confidence, margin).iloc[0]
     alpha = 1 - confidence
-    against = int((frame["p_against_holm"] < alpha).sum())
-    row = mean.iloc[0]
-    estimate = float(row["effect"])
+    against = _against(frame, alpha)
     verdict = UNDECIDED
-    if opposed < alpha or against:
+    if mean["p_against"] < alpha or against:
         verdict = CONTRADICTED
-    elif toward < alpha:
+    elif mean["p_for"] < alpha:
         verdict = SUPPORTED
-    effect = sign * frame["effect"] - margin
-    reason = f"on average {estimate:+.2f} {unit}{_interval(row)}; "
-    reason += f"{int((effect > 0).sum())} of {len(frame)} point the claimed way"
+    reason = f"on average {mean['effect']:+.2f} {unit}{_interval(mean)}; "
+    reason += f"{int((frame['excess'] > 0).sum())} of {len(frame)} point the claimed way"
     if against:
         reason += f", {against} significantly the other way"
-    if np.isnan(toward):
+    if np.isnan(mean["p_for"]):
         reason += "; no error is known (single runs)"
     if len(there) < len(members):
         reason += f"; {len(members) - len(there)} missing"
-    numbers = {"average": estimate, "low": row["low_moderated"], "high": row["high_moderated"], "p": toward}
-    numbers |= {"cells": len(frame), "against": against, "margin": margin}
-    if row["method"] == WELCH:
-        se, df = dependent(measured, whole)
-        numbers["p_if_encoders_cells_vary_together"] = float(p_value(sign * estimate - margin, se, df, "above"))
-        if verdict == SUPPORTED and not numbers["p_if_encoders_cells_vary_together"] < alpha:
+    numbers = {"average": mean["effect"], "low": mean["low_moderated"], "high": mean["high_moderated"]}
+    numbers |= {"p": mean["p_for"], "cells": len(frame), "against": against, "margin": margin}
+    if mean["method"] == WELCH:
+        together = float(p_value(mean["excess"], *dependent(measured, whole.weights), one_sided=True))
+        numbers["p_if_encoders_cells_vary_together"] = together
+        if verdict == SUPPORTED and not together < alpha:
             reason += "; rests on the runs of an encoder's cells being independent"
-    return Verdict(verdict, _direction(effect), reason, numbers, _records(frame))
+    return Verdict(verdict, _direction(frame["excess"]), reason, numbers, _records(frame))
 
 
 def about(measured: Measured, member: Member, value: float, margin: float, confidence: float) -> Verdict:
@@ -144,15 +147,14 @@ def about(measured: Measured, member: Member, value: float, margin: float, confi
     Supported: both one-sided tests put it inside (equivalence, i.e. the interval of level 1 - 2 alpha lies inside).
     Contradicted: the interval of level 1 - alpha lies outside. Undecided otherwise.
     """
-    frame = _tests(measured, [member], 1, confidence, 0.0)
+    frame = evidence(measured, [member], 1, confidence)
     row = frame.iloc[0]
     if np.isnan(row["effect"]):
         return untested("the cell has no result")
     inside = abs(row["effect"] - value) <= margin
     reach = stats.t.ppf(confidence, row["df_moderated"]) * row["se_moderated"]
-    low, high = row["effect"] - reach, row["effect"] + reach
     verdict = UNDECIDED
-    if low >= value - margin and high <= value + margin:
+    if value - margin <= row["effect"] - reach and row["effect"] + reach <= value + margin:
         verdict = SUPPORTED
     elif row["low_moderated"] > value + margin or row["high_moderated"] < value - margin:
         verdict = CONTRADICTED
@@ -176,26 +178,26 @@ def association(measured: Measured, cells: Sequence[tuple[Key, Weights, Weights]
     if len(there) < 4:
         return untested(f"{len(there)} cells with both effects, at least 4 are needed")
     keys = list(dict.fromkeys(key for item in there for weights in item[1:] for key in weights))
-    at = {key: i for i, key in enumerate(keys)}
-    design = np.zeros((2, len(there), len(keys)))
-    for row, (_, *pair) in enumerate(there):
-        for which, weights in enumerate(pair):
-            for key, weight in weights.items():
-                design[which, row, at[key]] = weight
+    pairs = list(zip(*(item[1:] for item in there), strict=True))
+    design = np.array([[[weights.get(key, 0.0) for key in keys] for weights in side] for side in pairs])
     table = measured.table.loc[keys]
     mean, se, df = (table[name].to_numpy(float) for name in ("mean", "se_moderated", "df_moderated"))
-    first, second = design @ mean
-    observed = float(np.cov(first, second)[0, 1])
-    rank = float(stats.spearmanr(first, second).statistic)
+    worth, harm = design @ mean
     records = [
         {**dict(zip(KEYS, place, strict=True)), "worth": float(a), "harm": float(b)}
-        for (place, *_), a, b in zip(there, first, second, strict=True)
+        for (place, *_), a, b in zip(there, worth, harm, strict=True)
     ]
+    for name, effect in (("worth", worth), ("harm", harm)):
+        if np.allclose(effect, effect[0]):
+            reason = f"the {name} is the same in all {len(there)} cells, so there is no association to judge"
+            return Verdict(UNDECIDED, "mixed", reason, {"cells": len(there)}, records)
+    observed = float(np.cov(worth, harm)[0, 1])
+    rank = float(stats.spearmanr(worth, harm).statistic)
     numbers = {"covariance": observed, "rank_correlation": rank, "cells": len(there)}
     direction = "agrees" if rank > 0 else "disagrees"
+    reason = f"rank correlation {rank:+.2f} over {len(there)} cells; "
     if np.isnan(se).any():
-        reason = f"rank correlation {rank:+.2f} over {len(there)} cells; no error is known (single runs)"
-        return Verdict(UNDECIDED, direction, reason, numbers, records)
+        return Verdict(UNDECIDED, direction, reason + "no error is known (single runs)", numbers, records)
     random = np.random.default_rng(0)
     drawn = mean + se * random.standard_t(df, size=(DRAWS, len(keys)))
     x, y = drawn @ design[0].T, drawn @ design[1].T
@@ -203,33 +205,22 @@ def association(measured: Measured, cells: Sequence[tuple[Key, Weights, Weights]
     covariances /= len(there) - 1
     alpha = 1 - confidence
     low, high = 2 * observed - np.quantile(covariances, [1 - alpha, alpha])
-    numbers |= {"covariance_corrected": 2 * observed - covariances.mean(), "low": low, "high": high}
+    corrected = 2 * observed - covariances.mean()
+    numbers |= {"covariance_corrected": corrected, "low": low, "high": high}
     verdict = SUPPORTED if low > 0 else (CONTRADICTED if high < 0 else UNDECIDED)
-    reason = (
-        f"rank correlation {rank:+.2f} over {len(there)} cells; covariance without shared noise "
-        f"{numbers['covariance_corrected']:.2f} ({1 - 2 * alpha:.0%} interval {low:.2f} to {high:.2f})"
-    )
+    reason += f"covariance without shared noise {corrected:.2f} ({1 - 2 * alpha:.0%} interval {low:.2f} to {high:.2f})"
     return Verdict(verdict, direction, reason, numbers, records)
 
 
-def _tests(measured: Measured, members: Sequence[Member], sign: int, confidence: float, margin: float) -> pd.DataFrame:
-    frame = contrasts(measured, [member.weights for member in members], confidence)
-    place = pd.DataFrame([member.place for member in members], columns=KEYS, dtype=object)
-    frame = pd.concat([place, frame], axis=1)
-    frame["p_for"] = _p(frame, "_moderated", sign, margin)
-    frame["p_against_holm"] = holm(_p(frame, "_moderated", -sign, -margin))
-    return frame
+def _against(frame: pd.DataFrame, alpha: float) -> int:
+    """Rows that are significantly on the other side after Holm's correction."""
+    return int((holm(frame["p_against"]) < alpha).sum())
 
 
-def _p(frame: pd.DataFrame, end: str, sign: int, margin: float) -> np.ndarray:
-    """One-sided p for sign x effect > margin."""
-    return p_value(sign * frame["effect"] - margin, frame[f"se{end}"], frame[f"df{end}"].to_numpy(float), "above")
-
-
-def _direction(effect: pd.Series) -> str:
-    if (effect > 0).all():
+def _direction(excess: pd.Series) -> str:
+    if (excess > 0).all():
         return "agrees"
-    return "disagrees" if (effect <= 0).all() else "mixed"
+    return "disagrees" if (excess <= 0).all() else "mixed"
 
 
 def _interval(row: pd.Series) -> str:
@@ -239,12 +230,15 @@ def _interval(row: pd.Series) -> str:
 
 
 def _describe(row: pd.Series) -> str:
-    task = "" if row["intermediate"] == "none" else f", {row['intermediate']}"
-    p = "" if np.isnan(row["p_for"]) else f", p = {row['p_for']:.2g}"
-    return f"{row['effect']:+.2f} (pretrain {row['pretrain']:,}{task}, downstream {row['downstream']:,}{p})"
+    where = [f"pretrain {row['pretrain']:,}"]
+    where += [row["intermediate"]] if row["intermediate"] != "none" else []
+    where += [row["measure"].removesuffix("_percent").replace("_", " ")] if "measure" in row else []
+    where += [f"downstream {row['downstream']:,}"] if row["downstream"] is not None else []
+    where += [] if np.isnan(row["p_for"]) else [f"p = {row['p_for']:.2g}"]
+    return f"{row['effect']:+.2f} ({', '.join(where)})"
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    shown = frame[[name for name in RECORDED if name in frame]]
     names = {"low_moderated": "low", "high_moderated": "high", "p_for": "p"}
-    columns = [*KEYS, "n", "method", "effect", *names]
-    return frame[columns].rename(columns=names).astype(object).to_dict("records")
+    return shown.rename(columns=names).astype(object).to_dict("records")

@@ -1,32 +1,28 @@
-"""The device a run computes on and how: threads, precision of matrix products, autocast, peak memory."""
+"""The device a run computes on and how: threads, precision of matrix products, attention kernel, peak memory."""
 
 import contextlib
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
+from viny.config.sections import Compute
 from viny.errors import VinyError
+from viny.provenance import processor
 
 
-def select_device(name: str, threads: int, matmul_precision: str) -> torch.device:
+def select_device(compute: Compute) -> torch.device:
     """Set up torch for this process and return the device to train on.
-
-    Args:
-        name: `auto` (CUDA if there is one), `cpu` or `cuda`.
-        threads: CPU threads of the arithmetic; part of a run's identity, since sums depend on it.
-        matmul_precision: see `set_matmul_precision`.
 
     Raises:
         VinyError: CUDA is asked for and there is none.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(compute.threads)
     available = torch.cuda.is_available()
-    if name == "cuda" and not available:
+    if compute.device == "cuda" and not available:
         raise VinyError("compute.device is cuda, but torch finds no CUDA device; set it to auto or cpu")
-    device = torch.device("cuda" if available and name != "cpu" else "cpu")
-    set_matmul_precision(matmul_precision, device)
+    device = torch.device("cuda" if available and compute.device != "cpu" else "cpu")
+    set_matmul_precision(compute.matmul_precision, device)
     return device
 
 
@@ -49,20 +45,22 @@ def float32_products(device: torch.device) -> str:
     return "float32" if kept[12] else "tf32" if kept[9] else "bfloat16"
 
 
+def attention_kernel(name: str, device: torch.device) -> str:
+    """The kernel that `compute.attention` stands for on a device, `fused` or `explicit`.
+
+    `auto` stays explicit on a CPU even where fused would be as fast: they round differently.
+    """
+    return name if name != "auto" else "fused" if device.type == "cuda" else "explicit"
+
+
 def device_name(device: torch.device) -> str:
     """The processor's or accelerator's own name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as info:
-        for line in info:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return "cpu"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """On CUDA, work on a stream of its own: the default one cannot be recorded. Elsewhere nothing."""
+    """On CUDA, work on a stream of its own, because the default one cannot be captured; elsewhere do nothing."""
     if device.type != "cuda":
         yield
         return
@@ -71,11 +69,6 @@ def own_stream(device: torch.device) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     outside.wait_stream(stream)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """Context in which matrix products run in bfloat16 if `precision` is `bf16`; parameters stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def peak_memory_mb(device: torch.device) -> float:

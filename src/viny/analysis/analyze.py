@@ -1,0 +1,90 @@
+"""The analysis of a study, from its results to a page: `viny analyze`.
+
+| part | writes |
+|---|---|
+| cells | cells.csv, costs.csv, histories.csv, geometry.csv, similarity.csv, variants.csv (if any), settings.json |
+| statistics | statistics/*.csv |
+| claims | claims.json, claims.md |
+| tables | tables/*.csv, .md, .tex, .html |
+| figures | figures/*.png, .pdf |
+| page | overview.html, with the figures that are in figures/ |
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from viny.errors import VinyError, command, did_you_mean
+from viny.logs import log, setup
+
+if TYPE_CHECKING:
+    from viny.analysis.frames import Tables
+
+PARTS = ("statistics", "claims", "tables", "figures", "page", "cells")  # in the order of writing
+PROCEDURAL = "procedural images, not a result about real ones"
+
+
+def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: str = "") -> None:
+    """Write everything about a study, or some parts of it, into the folder `output`.
+
+    Args:
+        only: some of `PARTS`; None for all.
+        note: a word on the data that figures and page carry.
+
+    Raises:
+        VinyError: a part has another name.
+    """
+    wanted = set(PARTS) if only is None else only
+    for name in sorted(wanted - set(PARTS)):
+        near = did_you_mean(name, PARTS)
+        raise VinyError(f"--only {name}: there is no such part{near}; the parts are {', '.join(PARTS)}")
+
+    from viny.analysis.parts import Parts  # what draws and calculates takes seconds to import
+
+    if wanted != set(PARTS):  # the key in settings.json says that all parts are there, so it is also written last
+        tables = replace(tables, settings={name: value for name, value in tables.settings.items() if name != "key"})
+    parts = Parts(tables, output, note)
+    for name in PARTS:
+        if name in wanted:
+            getattr(parts, f"write_{name}")()
+    done = int((tables.cells["status"] == "done").sum())
+    log.info("%s of %s runs of %s have results; see %s", f"{done:,}", f"{len(tables.cells):,}", tables.name, output)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    from viny.commands.study import DEFAULT, add_study_flags, study_of
+
+    parser = argparse.ArgumentParser(
+        prog="viny analyze",
+        description="Tables, figures, statistics, verdicts and a page from what is there of a study's results.",
+    )
+    parser.add_argument("cells", type=Path, nargs="?", metavar="CELLS.csv", help="analyze this table, not a study")
+    add_study_flags(parser)
+    parser.add_argument("--published", action="store_true", help="analyze the paper's own numbers")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the study's folder)")
+    parser.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}, separated by commas")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, too")
+    args = parser.parse_args(argv)
+    if args.log:
+        setup(args.log)
+    only = set(args.only.split(",")) if args.only else None
+    if bool(args.cells) + args.published + bool(args.configfile != [DEFAULT] or args.config) > 1:
+        raise VinyError("give only one of CELLS.csv, --published, and a study (--configfile, --config)")
+    if (args.cells or args.published) and not args.output:
+        raise VinyError("name the folder to write to with --output FOLDER")
+
+    from viny.analysis import frames, published
+
+    if args.cells:
+        analyze(frames.from_csv(args.cells), args.output, only)
+    elif args.published:
+        analyze(published.tables(), args.output, only, published.NOTE)
+    else:
+        study = study_of(args)
+        note = PROCEDURAL if study.config.data.procedural else ""
+        analyze(frames.from_study(study), args.output or study.folder, only, note)
+    return 0

@@ -1,0 +1,50 @@
+"""The effect of each stage in each cell: statistics/effects.csv.
+
+Families of comparisons: `pretrain` (a size against 0), `pretrain_step` (a size against the one below), `intermediate`
+(a task against none), `downstream_step` (a size against the one below). How contrasts are paired, moderated and what
+they speak of: `viny.analysis.contrasts`.
+"""
+
+import itertools
+from typing import Any
+
+import pandas as pd
+
+from viny.analysis.contrasts import MODERATED_COLUMNS, TEST_COLUMNS, contrasts, difference, holm, measure
+from viny.analysis.frames import KEYS
+from viny.analysis.summary import grid
+
+EFFECT_COLUMNS = ["family", *KEYS, "baseline", *TEST_COLUMNS, "p_holm", *MODERATED_COLUMNS, "p_moderated_holm"]
+
+
+def comparisons(cells: pd.DataFrame) -> pd.DataFrame:
+    """All comparisons that the declared grid holds: family, place of the cell, baseline's value, weights."""
+    sizes, tasks, labels = grid(cells)
+    declared = set(cells[KEYS].itertuples(index=False, name=None))
+    smaller, fewer = (dict(zip(values[1:], values, strict=False)) for values in (sizes, labels))
+    rows = []
+    for task, size, label in itertools.product(tasks, sizes, labels):
+        wanted: list[tuple[str, int, object]] = [("pretrain", 0, 0)] if size > 0 else []
+        wanted += [("pretrain_step", 0, smaller[size])] if size in smaller else []
+        wanted += [("intermediate", 1, "none")] if task != "none" else []
+        wanted += [("downstream_step", 2, fewer[label])] if label in fewer else []
+        cell = (size, task, label)
+        for family, axis, value in wanted:
+            baseline: Any = (*cell[:axis], value, *cell[axis + 1 :])
+            if cell in declared and baseline in declared:
+                rows.append((family, *cell, str(value), difference(cell, baseline)))
+    return pd.DataFrame(rows, columns=["family", *KEYS, "baseline", "weights"])
+
+
+def effects(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """The effect of each stage in each cell, in points, with p corrected by Holm over its family.
+
+    One row per comparison, also where a cell is missing; columns as in `viny.analysis.contrasts.contrasts`.
+    """
+    measured = measure(cells)
+    frames = []
+    for _, group in comparisons(cells).groupby("family", sort=False):
+        tests = contrasts(measured, list(group["weights"]), confidence).set_index(group.index)
+        corrected = {f"{p}_holm": holm(tests[p]) for p in ("p", "p_moderated")}
+        frames.append(group.join(tests).assign(**corrected))
+    return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()).reindex(columns=EFFECT_COLUMNS)

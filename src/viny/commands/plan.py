@@ -1,0 +1,210 @@
+"""`viny plan`: what a run would do, how long it would take and how much disk it needs."""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+
+from rich.filesize import decimal
+from rich.text import Text
+
+from viny.commands import estimates, terminal
+from viny.commands.estimates import Rate, pace
+from viny.commands.study import add_study_flags, study_of
+from viny.commands.terminal import plural, positive, span
+from viny.config.sections import Compute
+from viny.errors import command
+from viny.grid import Job, StoreSpec, Study
+from viny.logs import log, setup
+from viny.survey import survey
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of job: how many there are and would run, and what these cost; None where it is not known.
+
+    Attributes:
+        samples: images shown to models, as far as known. seconds: of device time.
+        rate: images per second of training. source: where the times are from.
+    """
+
+    kind: str
+    jobs: int
+    to_run: int
+    samples: int
+    seconds: float | None = None
+    rate: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        stores: number of stores to decode first, which takes little time. lines: each kind of job.
+        missing: files that it needs and that are not there; no times are estimated then.
+        unknown: why the time of some jobs is not known; those of the whole are None then.
+        disk_bytes: what stores and results need. free_bytes: what there is.
+    """
+
+    study: str
+    device: str
+    jobs_at_once: int
+    stores: int
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    device_seconds: float | None
+    elapsed_seconds: float | None
+    disk_bytes: int
+    free_bytes: int
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Print a plan; 1 if something that a run needs is missing."""
+    text = "What a run would do, how long it would take and how much disk it needs; exit code 1 if images are missing."
+    parser = argparse.ArgumentParser(prog="viny plan", description=text)
+    add_study_flags(parser)
+    parser.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    args = parser.parse_args(argv)
+    setup()
+    study = study_of(args)
+    plan = make_plan(study, args.jobs)
+    if args.json:
+        print(json.dumps(asdict(plan)))
+    else:
+        _show(plan)
+    return int(bool(plan.missing))
+
+
+def make_plan(study: Study, at_once: int | None = None) -> Plan:
+    """Find out what there is to do and how long it takes, on this machine and `at_once` jobs at a time."""
+    compute, pending = study.config.compute, survey(study).pending
+    device, fitting = estimates.this_device(compute)
+    at_once = at_once or fitting
+    needed = {job.store for job in pending}
+    stores = [store for store in study.stores if store in needed and not store.manifest.exists()]
+    missing = tuple(dict.fromkeys(_missing(study, pending, stores)))
+    rates: dict[str, Rate] = {}
+    unknown: list[str] = []
+    if not missing:
+        rates = estimates.finished_rates(pending, study.folder.parent, device, compute.threads)
+        measured, unknown = calibrate([job for job in pending if pace(job) not in rates], compute)
+        rates |= measured
+        unsized = dict.fromkeys(job.store.name for job in pending if not estimates.samples(job))
+        unknown += [f"the number of images of {name}, until it is decoded" for name in unsized]
+    known = estimates.seconds_of(pending, rates)
+    whole = len(known) == len(pending) and not missing
+    kinds = dict.fromkeys(job.kind for job in study.jobs.values())
+    return Plan(
+        study=study.name,
+        device=device,
+        jobs_at_once=at_once,
+        stores=len(stores),
+        lines=tuple(_line(kind, study, pending, known, rates) for kind in kinds),
+        missing=missing,
+        unknown=tuple(dict.fromkeys(unknown)),
+        device_seconds=sum(known.values()) if whole else None,
+        elapsed_seconds=estimates.elapsed(known, at_once) if whole else None,
+        disk_bytes=_disk(stores, [job for job in pending if not job.metrics.exists()]),
+        free_bytes=shutil.disk_usage(next(path for path in study.folder.absolute().parents if path.exists())).free,
+    )
+
+
+def calibrate(jobs: Sequence[Job], compute: Compute) -> tuple[dict[str, Rate], list[str]]:
+    """Rates by pace, from a few steps on random images, and why some are unknown; planning itself needs no torch."""
+    rates: dict[str, Rate] = {}
+    unknown = []
+    spawn, quiet = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it as well
+    with ProcessPoolExecutor(1, spawn, signal.signal, quiet) as pool:
+        for place, job in {pace(job): job for job in jobs}.items():
+            log.info("measuring a few steps of %s", job.kind)
+            try:
+                rates[place] = pool.submit(_measure, job, compute).result()
+            except Exception as error:  # whatever would end a run
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                unknown.append(f"the time of {job.kind}, since it fails on random images: {reason}")
+    return rates, unknown
+
+
+def _measure(job: Job, compute: Compute) -> Rate:
+    from viny.commands.calibrate import measure
+
+    return measure(job, compute)
+
+
+def _missing(study: Study, pending: Sequence[Job], stores: Sequence[StoreSpec]) -> Iterator[str]:
+    """Images and encoders that somebody has to bring."""
+    for store in stores:
+        loaded = study.config.data.download and store.spec.layout == "pets"
+        if not store.procedural and not loaded and not store.source.exists():
+            yield f"{store.source}, the images of the data set {store.name}"
+    for job in pending:
+        if job.encoder and not job.upstream and not job.encoder.exists():
+            yield f"{job.encoder}, the encoder {job.coordinates['pretrain']}"
+
+
+def _line(kind: str, study: Study, pending: Sequence[Job], known: dict[Job, float], rates: dict[str, Rate]) -> Line:
+    jobs, total = [job for job in pending if job.kind == kind], sum(job.kind == kind for job in study.jobs.values())
+    samples = sum(map(estimates.samples, jobs))
+    if not jobs or any(job not in known for job in jobs):
+        return Line(kind, total, len(jobs), samples)
+    training = sum(rates[pace(job)].image * estimates.samples(job) for job in jobs)
+    sources = "; ".join(dict.fromkeys(rates[pace(job)].source for job in jobs))
+    rate = samples / training if training else None
+    return Line(kind, total, len(jobs), samples, sum(known[job] for job in jobs), rate, sources)
+
+
+def _disk(stores: Sequence[StoreSpec], jobs: Sequence[Job]) -> int:
+    """Bytes of decoded images and, about, of results: weights as float32 (not of timm's models) and some pictures."""
+    needed = 0
+    for store in stores:
+        masks = store.spec.masks is not None or "pets" in (store.spec.layout, store.name)
+        needed += sum(estimates.store_images(store) or ()) * store.pixels**2 * (4 if masks else 3)
+    for job in jobs:
+        model = job.model
+        needed += 60 * model.image_size**2
+        if job.stage != "geometry" and not model.timm:
+            block = 4 * model.heads * model.head_width + 2 * model.mlp_width
+            patches = (model.image_size // model.patch_size) ** 2 + 3 * model.patch_size**2
+            needed += 4 * model.width * (model.depth * block + patches)
+    return needed
+
+
+def _show(plan: Plan) -> None:
+    out = terminal.console()
+    out.print(Text.assemble((plan.study, "bold"), terminal.dot(out), plan.device), "")
+    table = terminal.table("stage", "to run", "samples", "device time", "images/s", "rate from")
+    for line in plan.lines:
+        rate = f"{line.rate:,.0f}" if line.rate else ""
+        shown = (
+            [f"{line.samples:,}", "" if plan.missing else span(line.seconds), rate, line.source] if line.to_run else []
+        )
+        table.add_row(line.kind.removeprefix("intermediate "), f"{line.to_run:,} of {line.jobs:,}", *shown)
+    out.print(table, "")
+    if plan.stores:
+        out.print(f"{plural(plan.stores, 'store')} of images to decode first")
+    for what in plan.missing:
+        out.print(f"missing: {what}", style="bold red")
+    if plan.missing:
+        out.print("Put it there, or change the study; how long a run takes is estimated once all is there.")
+        return
+    if not any(line.to_run for line in plan.lines):
+        out.print("All results are there; snakemake would only make the analysis again if it is outdated.")
+        return
+    time = f"{span(plan.elapsed_seconds)} with {plural(plan.jobs_at_once, 'job')} at once, if each keeps its rate"
+    if plan.device_seconds is not None:
+        time += f" ({plan.device_seconds / 3600:,.2f} hours of device time)"
+    out.print(f"time  {time}")
+    out.print(f"disk  {decimal(plan.disk_bytes)} of {decimal(plan.free_bytes)} free")
+    if plan.disk_bytes > plan.free_bytes:
+        out.print("That is more disk than there is: make room, or change `results` or `stores`.", style="bold red")
+    for what in plan.unknown:
+        out.print(f"unknown: {what}", style="yellow")

@@ -1,0 +1,240 @@
+"""`viny status`: every job of a study as done, running, interrupted, failed, outdated or waiting.
+
+A job is running if the process that published its progress lives or, on another machine, published it a short while
+ago. Otherwise what `viny.survey` says of its result decides, then the end of its log, then whether a state was saved.
+Everything is read, nothing is written or locked.
+"""
+
+import argparse
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from viny.commands import estimates
+from viny.commands.study import add_study_flags, study_of
+from viny.commands.terminal import positive
+from viny.errors import command
+from viny.grid import STAGES, Job, StoreSpec, Study
+from viny.logs import setup
+from viny.processes import Writer
+from viny.survey import MISSING, analysis_is_current, survey
+
+FRESH = 120.0  # seconds; what was written more recently has a living writer, where nobody can look
+FAILED, UNFINISHED = 1, 3  # exit codes
+_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a job, the decoding of a store (stage `images`) or the analysis is.
+
+    Attributes:
+        state: a key of `viny.commands.terminal.SYMBOLS`.
+        message: why it failed, what has changed, or the last line of the log of a store that is decoded.
+        progress: epoch, epochs, samples, samples_seen, images_per_second, seconds_left, as far as known.
+    """
+
+    name: str
+    stage: str
+    state: str
+    log: str
+    message: str = ""
+    variant: str = ""
+    coordinates: Mapping[str, int | str] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The state of everything in a study, from a single look at the disk; the jobs that a run would do are pending."""
+
+    study: Study
+    pending: Sequence[Job]
+    statuses: Sequence[Status]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Number of jobs of the grid by state."""
+        return Counter(status.state for status in self.statuses if status.stage in STAGES)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is done, 1 if something failed, 3 if something is left to do."""
+        states = {status.state for status in self.statuses}
+        return FAILED if "failed" in states else 0 if states <= {"done"} else UNFINISHED
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing will change: all is done, or something failed and nothing runs any more."""
+        return self.exit_code == 0 or (self.exit_code == FAILED and not self.having("running"))
+
+    def having(self, state: str) -> list[Status]:
+        """Everything in a state."""
+        return [status for status in self.statuses if status.state == state]
+
+    @cached_property
+    def seconds_left(self) -> float | None:
+        """Time until all jobs are done, by finished runs on this device; None if they do not tell."""
+        compute = self.study.config.compute
+        running = [status for status in self.having("running") if status.stage in STAGES]
+        jobs = {job.name: job for job in self.pending} | {each.name: self.study.jobs[each.name] for each in running}
+        device, at_once = estimates.this_device(compute)
+        rates = estimates.finished_rates(jobs.values(), self.study.folder.parent, device, compute.threads)
+        left = estimates.seconds_of(jobs.values(), rates)
+        told = {jobs[each.name]: each.progress.get("seconds_left") for each in running}
+        left |= {job: seconds for job, seconds in told.items() if seconds is not None}
+        return estimates.elapsed(left, len(running) or at_once) if len(left) == len(jobs) else None
+
+
+class Run(NamedTuple):
+    """What the state folder of a run shows (see `viny.training.state`)."""
+
+    live: bool  # a process works on it
+    saved: bool  # a position to carry on from is there
+    finished: bool  # even the results are
+    key: str  # of the job as it was then
+    progress: dict[str, Any]  # what the process published last
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Print the status once, or again and again; returns 0 if all is done, 1 if something failed, else 3."""
+    text = "What is done, running, interrupted, failed, outdated or waiting; disturbs no job."
+    codes = "exit codes: 0 all is done, 1 something failed, 3 something is left to do"
+    watch = "again every S seconds (5) until all is done, or something failed and nothing runs any more"
+    parser = argparse.ArgumentParser(prog="viny status", description=text, epilog=codes)
+    add_study_flags(parser)
+    parser.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
+    parser.add_argument("--json", action="store_true", help="print JSON for scripts, a line for each look")
+    args = parser.parse_args(argv)
+    setup()
+    study = study_of(args)
+    from viny.commands.statusview import screen
+
+    with nullcontext(_print_json) if args.json else screen(args.watch is not None) as show:
+        while True:
+            found = look(study)
+            show(found)
+            if not args.watch or found.over:
+                return found.exit_code
+            try:
+                time.sleep(args.watch)
+            except KeyboardInterrupt:
+                return found.exit_code
+
+
+def look(study: Study) -> Overview:
+    """The state of everything: stores, jobs in the order in which they are needed, analysis.
+
+    What no run would make is left out: stores and encoders that were deleted after use, encoders of earlier settings.
+    """
+    found, runs = survey(study), _runs(study.folder)
+    pending = set(found.pending)
+    needed = {job.store for job in pending}
+    statuses = [_store(store) for store in study.stores if store in needed or store.manifest.exists()]
+    for job in study.jobs.values():
+        run, reason = runs.get(job.name), found.reasons[job]
+        if job in pending or not reason or (run and run.live):
+            state, message, progress = _state(job, reason, job in pending, run)
+            place = dict(job.coordinates)
+            statuses.append(Status(job.name, job.stage, state, str(job.log), message, job.variant, place, progress))
+    return Overview(study, found.pending, [*statuses, _analysis(study, bool(pending))])
+
+
+def _state(job: Job, reason: str, pending: bool, run: Run | None) -> tuple[str, str, dict[str, Any]]:
+    """State, message and progress of a job; `reason`: why it has no result that is up to date."""
+    if run and run.live:
+        return "running", "", run.progress
+    if not reason and not pending:
+        return "done", "", {}
+    failure, _, _ = _end(job.log)
+    if failure:
+        return "failed", failure, {}
+    if run and run.key == job.key and (run.finished or run.saved):
+        kept = "finished, but its results are not in place; the next run puts them back"
+        return "interrupted", kept if run.finished else "", run.progress
+    if reason not in ("", MISSING):
+        return "outdated", reason, {}
+    return "waiting", "" if reason else "its weights are gone, and are needed again", {}
+
+
+def _store(store: StoreSpec) -> Status:
+    name = f"stores/{store.folder.relative_to(store.root)}"
+    state, message = ("done", "") if store.manifest.exists() else _by_log(store.log)
+    return Status(name, "images", state, str(store.log), message)
+
+
+def _analysis(study: Study, pending: bool) -> Status:
+    page, log = study.folder / "overview.html", Path("logs", study.name, "analyze.log")
+    if pending:
+        state, message = "waiting", ""
+    elif not page.exists():
+        state, message = _by_log(log)
+    elif analysis_is_current(study):
+        state, message = "done", str(page)
+    else:
+        state, message = "outdated", "it was made by other code or for another study file"
+    return Status("analysis", "analysis", state, str(log), message)
+
+
+def _by_log(log: Path) -> tuple[str, str]:
+    """State and message of something unfinished that saves no position."""
+    failure, last, age = _end(log)
+    return ("failed", failure) if failure else ("running", last) if age < FRESH else ("waiting", "")
+
+
+def _end(log: Path) -> tuple[str, str, float]:
+    """The error at the end of a log, if it ends in one, its last message, and the seconds since.
+
+    Every start of a job begins its log afresh, so an error in it is the end of the last attempt.
+    """
+    try:
+        text, age = log.read_text(encoding="utf-8", errors="replace"), abs(time.time() - log.stat().st_mtime)
+    except OSError:
+        return "", "", math.inf
+    failure, last = "", ""
+    for line in filter(None, map(str.rstrip, text.splitlines())):
+        record = _RECORD.fullmatch(line)
+        if record:
+            failure, last = record[2] if record[1] in ("ERROR", "CRITICAL") else "", record[2]
+        elif failure and not line.startswith((" ", "Traceback")):
+            failure = line  # the end of a traceback: what was raised
+    return failure, last, age
+
+
+def _runs(folder: Path) -> dict[str, Run]:
+    """The runs of a study that have a state, by the name of their job; of several of a job the living or latest one."""
+    found = []
+    for path in (folder / ".state").glob("*/run.json"):
+        with suppress(OSError, ValueError, LookupError, TypeError):  # removed meanwhile, or damaged
+            run, (live, progress) = json.loads(path.read_bytes()), _progress(path.with_name("progress.json"))
+            saved = any(path.with_name(name).exists() for name in ("state.pt", "previous.pt"))
+            state = Run(live, saved, path.with_name("done").exists(), run["run"], progress)
+            found.append((live, path.stat().st_mtime, run["job"], state))
+    return {name: state for _, _, name, state in sorted(found, key=lambda each: each[:2])}
+
+
+def _progress(path: Path) -> tuple[bool, dict[str, Any]]:
+    """Whether the process that works on a run lives, and what it published."""
+    try:
+        seen = json.loads(path.read_bytes(), parse_constant=lambda infinite: None)
+        age = max(0.0, time.time() - seen["time"])
+        lives, left = Writer(seen["host"], seen["pid"], seen["started"]).lives, seen.get("seconds_left")
+        seen |= {"seconds_since": age, "seconds_left": None if left is None else max(0.0, left - age)}
+        return age < FRESH if lives is None else lives, seen
+    except (OSError, LookupError, TypeError, ValueError):  # nothing published yet, or damaged
+        return False, {}
+
+
+def _print_json(found: Overview) -> None:
+    document = {"study": found.study.name, "folder": str(found.study.folder), "counts": found.counts}
+    jobs = [asdict(status) for status in found.statuses]
+    print(json.dumps({**document, "seconds_left": found.seconds_left, "jobs": jobs}), flush=True)

@@ -1,0 +1,75 @@
+"""A study as every command takes it: like Snakemake, by --configfile, --config and --directory."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from viny.config import load, yamlfile
+from viny.errors import VinyError
+from viny.grid import Study
+
+DEFAULT = Path("config.yaml")
+
+
+def add_study_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which study a command is about; read them with `study_of`."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[DEFAULT],
+        metavar="FILE",
+        help="the study; of several files later ones are laid over earlier ones (default: config.yaml)",
+    )
+    parser.add_argument(
+        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="settings laid over the files, as in snakemake"
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="where Snakemake works: results, stores and logs are relative to it, config files are not (default: here)",
+    )
+
+
+def study_of(args: argparse.Namespace) -> Study:
+    """The study that a command line names; from here on `--directory` is the working directory.
+
+    Raises:
+        VinyError: there is no such folder; a file or a setting is not valid.
+    """
+    # Shown in messages as they were given, where that is the same file.
+    files = args.configfile if args.directory == Path() else [path.absolute() for path in args.configfile]
+    try:
+        os.chdir(args.directory)
+    except (FileNotFoundError, NotADirectoryError):
+        raise VinyError(f"--directory {args.directory}: there is no such folder") from None
+    return open_study(files, args.config)
+
+
+def open_study(configfiles: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
+    """The study of config files, later ones laid over earlier ones, with `KEY=VALUE` settings laid over them.
+
+    Raises:
+        VinyError: a file or a setting is not valid.
+    """
+    return Study(load(*configfiles, *map(override, overrides)))
+
+
+def override(text: str) -> dict[str, Any]:
+    """`study=mine`, `finetune.epochs=3` or `grid={seeds: [1]}` as settings."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise VinyError(f"--config {text}: is not of the form KEY=VALUE")
+    try:
+        settings = yamlfile.parse(value)
+    except (yaml.YAMLError, ValueError) as error:
+        raise VinyError(f"--config {text}: {' '.join(str(error).split())}") from None
+    for part in reversed(key.split(".")):
+        settings = {part: settings}
+    return settings

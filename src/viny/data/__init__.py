@@ -1,1 +1,0 @@
-"""Images: sources as published on disk, decoded stores, nested subsets."""

@@ -1,0 +1,1 @@
+"""Images as they lie on disk, listed, decoded once into stores, and read by row."""

@@ -1,0 +1,145 @@
+"""Test images that are also trained on: the same file, or the same picture encoded or scaled again.
+
+Images are compared by signatures: a checksum of the file, and 16 x 16 pixels of the stored image. Two are twins if the
+checksums are equal, or if the distance of the pixels is at most 19% of the contrast of the image with more of it.
+Measured on 14,549 photographs of Oxford-IIIT Pet and Intel: one saved again as JPEG of quality 30, or at half size
+and quality 75, differs by 4% in the median and at most 18%; shots of one scene in a row differ by 15% and more, and
+photographs of different scenes by more than 20%.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from viny.datasets.store import SIGNATURE, Store, read_manifest
+from viny.errors import FinalError
+from viny.grid import StoreSpec, Study
+
+SIDE = 16
+RELATIVE = 0.19  # largest distance of twins, relative to the contrast
+LEAST = 0.5  # and where there is no contrast, in levels of 255
+CHECKSUM = SIGNATURE - 3 * SIDE**2  # bytes of it
+BLOCK = 4096  # signatures compared at a time
+
+
+class Leak(NamedTuple):
+    """A training image that is a twin of a test image: data set and name of both."""
+
+    training_set: str
+    training_image: str
+    test_set: str
+    test_image: str
+
+
+def signature(image: np.ndarray, content: bytes) -> np.ndarray:
+    """The signature of an image uint8 (S, S, 3) from a file of some content: uint8 (776,)."""
+    small = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    checksum = hashlib.sha256(content).digest()[:CHECKSUM]
+    return np.concatenate([np.asarray(small).ravel(), np.frombuffer(checksum, np.uint8)])
+
+
+class Matcher:
+    """Compares signatures with some given ones, uint8 (N, 776)."""
+
+    def __init__(self, signatures: np.ndarray):
+        self._values, self._squares, self._contrasts, self._checksums = _prepared(signatures)
+
+    def gaps(self, signatures: np.ndarray) -> np.ndarray:
+        """Distances (M, N) of signatures (M, 776) to the given ones, as shares of the largest distance of twins."""
+        values, squares, contrasts, checksums = _prepared(signatures)
+        distances = squares[:, None] + self._squares - 2 * values @ self._values.T
+        largest = np.maximum(RELATIVE * np.maximum(contrasts[:, None], self._contrasts), LEAST * values.shape[1] ** 0.5)
+        gaps = np.sqrt(np.maximum(distances, 0)) / largest
+        return np.where(checksums[:, None] == self._checksums, 0, gaps)
+
+
+def twins(ones: np.ndarray, others: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Pairs of rows that are twins: of each row the nearest, in both directions.
+
+    Args:
+        ones: signatures (M, 776). others: signatures (N, 776); None for pairs among `ones`, the lower row first.
+    """
+    alone = others is None
+    others = ones if others is None else others
+    nearest = np.full(len(others), np.inf), np.zeros(len(others), np.int64)
+    pairs: set[tuple[int, int]] = set()
+    for start in range(0, len(ones), BLOCK):
+        rows = slice(start, start + BLOCK)
+        best = np.full(len(ones[rows]), np.inf), np.zeros(len(ones[rows]), np.int64)
+        for left in range(0, len(others), BLOCK):
+            columns = slice(left, left + BLOCK)
+            gaps = Matcher(others[columns]).gaps(ones[rows])
+            if alone and left == start:
+                np.fill_diagonal(gaps, np.inf)
+            _keep(best, slice(None), gaps.T, left)
+            _keep(nearest, columns, gaps, start)
+        pairs |= {(start + int(row), int(best[1][row])) for row in np.flatnonzero(best[0] <= 1)}
+    pairs |= {(int(nearest[1][row]), int(row)) for row in np.flatnonzero(nearest[0] <= 1)}
+    return sorted({(min(pair), max(pair)) for pair in pairs} if alone else pairs)
+
+
+def leaks(study: Study) -> list[Leak]:
+    """All leaks of a study: of its data sets that are decoded, whatever `data.leaks` says."""
+    return list(dict.fromkeys(leak for spec in study.stores for leak in leaks_of(spec)))
+
+
+def leaks_of(spec: StoreSpec) -> Iterator[Leak]:
+    """Training images of a store that are twins of images on which segmentation is tested, if both are decoded."""
+    for tested in spec.tested or (spec,):
+        if read_manifest(spec.folder) and read_manifest(tested.folder):
+            training, test = Store.open(spec.folder), Store.open(tested.folder)
+            found = twins(training.signatures[training.tests :], test.signatures[: test.tests])
+            for row, other in found:
+                yield Leak(training.name, training.names[training.tests + row], test.name, test.names[other])
+
+
+def refuse(spec: StoreSpec) -> None:
+    """Stop before a job trains on test images, unless `data.leaks` allows it.
+
+    Raises:
+        FinalError: naming some of the images.
+    """
+    found = list(leaks_of(spec)) if spec.leaks == "stop" else []
+    if found:
+        raise FinalError(
+            f"{described(found)}; remove them, or set data.leaks: drop to train without them, or allow to keep them"
+        )
+
+
+def described(found: Iterable[Leak], shown: int = 3) -> str:
+    """How many images leak between which data sets, and the first."""
+    sets: dict[tuple[str, str], list[Leak]] = {}
+    for leak in found:
+        sets.setdefault((leak.training_set, leak.test_set), []).append(leak)
+    parts = []
+    for (training, test), group in sets.items():
+        trained, tests = len({each.training_image for each in group}), len({each.test_image for each in group})
+        pairs = ", ".join(f"{each.training_image} like {each.test_image}" for each in group[:shown])
+        more = f" and {len(group) - shown:,} more" if len(group) > shown else ""
+        parts.append(
+            f"{trained:,} training image{'s' * (trained > 1)} of {training} look{'s' * (trained == 1)} like {tests:,} "
+            f"test image{'s' * (tests > 1)} of {test} ({pairs}{more})"
+        )
+    return "; ".join(parts)
+
+
+def _prepared(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels around 0 (N, 768), their sums of squares, contrasts (norms around the means) and checksums (N,)."""
+    values = signatures[:, :-CHECKSUM].astype(np.float32) - 128
+    checksums = np.ascontiguousarray(signatures[:, -CHECKSUM:]).view(np.uint64)[:, 0]
+    squares = np.einsum("nd,nd->n", values, values)
+    means = values.reshape(-1, SIDE * SIDE, 3).mean(axis=1)
+    contrasts = np.sqrt(np.maximum(squares - SIDE * SIDE * np.einsum("nc,nc->n", means, means), 0))
+    return values, squares, contrasts, checksums
+
+
+def _keep(nearest: tuple[np.ndarray, np.ndarray], places: slice, gaps: np.ndarray, offset: int) -> None:
+    """Take smaller gaps (K, places), and the rows that they belong to, into (gap, row) of the nearest so far."""
+    rows = gaps.argmin(axis=0)
+    smallest = gaps[rows, np.arange(gaps.shape[1])]
+    better = smallest < nearest[0][places]
+    nearest[0][places][better] = smallest[better]
+    nearest[1][places][better] = rows[better] + offset

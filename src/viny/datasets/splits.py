@@ -1,0 +1,174 @@
+"""Published splits, labels and groups of own data sets: folders, lists and tables."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from viny.datasets.listing import TEST, TRAIN, Entry
+from viny.datasets.tables import Line, read_lines, read_table, read_text
+from viny.datasets.trees import MISSING, File, some
+from viny.errors import VinyError
+
+VALIDATION = "validation"
+SIDES = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("test", "testing"), TEST),
+    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
+}
+
+
+def stem(path: str) -> str:
+    """A path without its suffix, in the one spelling of composed characters."""
+    return unicodedata.normalize("NFC", os.path.splitext(path)[0])  # noqa: PTH122
+
+
+class Lookup:
+    """Finds images by their paths below the set's `images`; a suffix may be missing.
+
+    Args:
+        names: the images by name; both the name and the path are found.
+    """
+
+    def __init__(self, names: Mapping[str, File]):
+        self._names = names
+
+    @cached_property
+    def _full(self) -> dict[str, str]:
+        paths = ((path, name) for name, file in self._names.items() for path in (file.path, name))
+        return {unicodedata.normalize("NFC", path): name for path, name in paths}
+
+    @cached_property
+    def _stems(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for path, name in self._full.items():
+            found.setdefault(stem(path), set()).add(name)
+        return found
+
+    def find(self, text: str, where: str) -> str | None:
+        """The name of the image that `text` means; None if there is none."""
+        path = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
+        found = {self._full[path]} if path in self._full else self._stems.get(path, set())
+        if len(found) > 1:
+            raise VinyError(f"{where}: {text} may be each of {some(sorted(found))}; write the suffix")
+        return next(iter(found), None)
+
+    def find_all(self, lines: Iterable[Line], where: str) -> tuple[dict[str, Line], list[Line]]:
+        """The images that lines name in their first field, and the lines that name none."""
+        found: dict[str, Line] = {}
+        unknown = []
+        for line in lines:
+            name = self.find(line.fields[0], f"{where}, line {line.number}")
+            if name is None:
+                unknown.append(line)
+            elif name in found:
+                raise VinyError(
+                    f"{where}: {name} is there twice, in the lines {found[name].number} and {line.number}; remove one"
+                )
+            else:
+                found[name] = line
+        return found, unknown
+
+
+def sides_of_folders(names: Iterable[str], location: str, strict: bool) -> dict[str, str] | None:
+    """Split by folders at the top (`train`, `val`, `test`), an empty one for each image if there is only one folder.
+
+    None if the folders at the top are others.
+
+    Raises:
+        VinyError: `strict`, and beside folders of a split there are others.
+    """
+    tops = {name: name.partition("/")[0].lower() if "/" in name else "" for name in names}
+    sides = {SIDES.get(top) for top in set(tops.values())}
+    if None in sides:
+        if strict and TRAIN in sides and len(sides) > 2:
+            outside = sorted(name for name, top in tops.items() if top not in SIDES)
+            raise VinyError(
+                f"{location} has folders of a published split (train, val or test) and {len(outside):,} images "
+                f"elsewhere: {some(outside)}; move these, or name the images of each side in `splits`"
+            )
+        return None
+    published = TRAIN in sides and len(sides) > 1
+    return {name: SIDES[top] if published else "" for name, top in tops.items()}
+
+
+class Part(NamedTuple):
+    """A list of the images on one side of a split: the side (empty for none), the file, its text."""
+
+    side: str
+    where: str
+    text: str
+
+
+def sides_of_lists(parts: Iterable[Part], lookup: Lookup) -> dict[str, str]:
+    """The sides of the images that lists name."""
+    sides: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for side, where, text in parts:
+        found, unknown = lookup.find_all(read_lines(text), where)
+        if unknown:
+            shown = some(f"{line.fields[0][:80]!r} (line {line.number})" for line in unknown)
+            raise VinyError(f"{where}: {len(unknown):,} lines name no image of the data set: {shown}; correct the list")
+        both = sorted(name for name in found if sides.get(name, side) != side)
+        if both:
+            raise VinyError(
+                f"{len(both):,} images are both in {places[both[0]]} and in {where}: {some(both)}; choose one"
+            )
+        sides |= dict.fromkeys(found, side)
+        places |= dict.fromkeys(found, where)
+    return sides
+
+
+def resolve(entries: list[Entry], sides: Mapping[str, str] | None, ignored: Counter[str], location: str) -> list[Entry]:
+    """Entries with their split; what is on no side is left out and counted. Without a test split it is validation."""
+    if sides is None or not any(sides.values()):
+        return entries
+    test = TEST if TEST in sides.values() else VALIDATION
+    kept = []
+    for entry in entries:
+        side = sides.get(entry.name, "")
+        if side in (TRAIN, test):
+            kept.append(entry._replace(split=TRAIN if side == TRAIN else TEST))
+        else:
+            ignored["validation images beside a test split" if side else "images on no side of the split"] += 1
+    for split in (TRAIN, TEST):
+        if not any(entry.split == split for entry in kept):
+            raise VinyError(f"{location}: the published split has no {split} images; add some, or leave the split out")
+    return kept
+
+
+def read_labels(path: Path, setting: str, lookup: Lookup) -> dict[str, tuple[str, str]]:
+    """Label and side of each image of a CSV `file,label[,split]`, by name; if it is not there, by what is written."""
+    lines = read_table(read_text(path, setting), str(path), ("file", "label"), ("split",))
+    found, unknown = lookup.find_all(lines, str(path))
+    labels = {}
+    for name, line in [*found.items(), *((line.fields[0], line) for line in unknown)]:
+        _, label, side = line.fields
+        if side and side.lower() not in SIDES:
+            raise VinyError(f"{path}, line {line.number}: the split {side!r} is none of train, val, test; correct it")
+        if name in labels:
+            raise VinyError(f"{path}, line {line.number}: {name} is there twice; remove one")
+        labels[name] = (label, SIDES[side.lower()] if side else "")
+    return labels
+
+
+def read_groups(path: Path, setting: str, lookup: Lookup, entries: list[Entry]) -> list[Entry]:
+    """Entries with their groups from a CSV `file,group`."""
+    lines = read_table(read_text(path, setting), str(path), ("file", "group"))
+    found, _ = lookup.find_all(lines, str(path))
+    without = sorted(e.name for e in entries if e.name not in found and e.image.size != MISSING)
+    if without:
+        raise VinyError(f"{path}: {len(without):,} of {len(entries):,} images have no group: {some(without)}; add them")
+    groups = {name: line.fields[1] for name, line in found.items()}
+    grouped = [entry._replace(group=groups.get(entry.name, "")) for entry in entries]
+    train = {entry.group for entry in grouped if entry.split == TRAIN}
+    both = sorted(train & {entry.group for entry in grouped if entry.split == TEST})
+    if both:
+        raise VinyError(
+            f"{path}: {len(both):,} groups have training and test images: {some(both)}; correct the split, or "
+            "leave it out"
+        )
+    return grouped

@@ -1,0 +1,204 @@
+"""Decoded images as uint8 arrays on disk, opened in no time.
+
+A store is a folder that is whole if it is there:
+
+    images.u8      rows of S x S x 3 bytes, one after the other, without a header
+    masks.u8       rows of S x S bytes, class indices or IGNORE, for data sets with masks
+    index.jsonl    one line per row: name, label, width, height, CRC-32
+    digests.u64    per row the digest of all rows up to it, so that any prefix has a checksum
+    signatures.u8  per row 776 bytes by which copies of an image are found
+    manifest.json  what it holds, and where it comes from
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from viny.errors import VinyError
+
+FORMAT = 3
+IMAGES, MASKS, INDEX, DIGESTS, MANIFEST = "images.u8", "masks.u8", "index.jsonl", "digests.u64", "manifest.json"
+SIGNATURES = "signatures.u8"
+FILES = frozenset({IMAGES, MASKS, INDEX, DIGESTS, SIGNATURES, MANIFEST})
+SIGNATURE = 776  # bytes of a signature, see `viny.datasets.leaks`
+IGNORE = 255  # label of mask pixels that count neither in the loss nor in the metrics
+# Fields of the manifest that a store cannot be read without.
+FIELDS = {"name": str, "pixels": int, "count": int, "tests": int, "classes": list, "mask_classes": list}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded images, test images first; see `Store.open`.
+
+    Attributes:
+        folder: where it is.
+        name: of the data set in the study file.
+        count: number of rows N. tests: number of test images; rows [0, tests) are test images, rows [tests, N) training
+            images in seeded order.
+        pixels: side S of the stored images.
+        images: uint8 (N, S, S, 3), RGB, the whole image squashed to a square; memory-mapped, read-only.
+        masks: uint8 (N, S, S), class indices or IGNORE; memory-mapped; None without masks.
+        labels: int64 (N,), class indices; None without class labels.
+        aspect: float32 (N,), width / height of the original image.
+        names: N names.
+        classes: names of the classes of `labels`. mask_classes: names of the classes of `masks`.
+        index: the lines of the index.
+        signatures: uint8 (N, 776), by which copies of an image are found; memory-mapped.
+    """
+
+    folder: Path
+    name: str
+    count: int
+    tests: int
+    pixels: int
+    images: np.ndarray
+    masks: np.ndarray | None
+    labels: np.ndarray | None
+    aspect: np.ndarray
+    names: list[str]
+    classes: list[str]
+    mask_classes: list[str]
+    index: list[dict[str, Any]]
+    signatures: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> "Store":
+        """Open the store in `folder`; reads the index, not the pixels.
+
+        Raises:
+            VinyError: no store there, one of another format, or one whose files do not have the sizes they should.
+        """
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise VinyError(f"{folder} is not a whole store of this version; {_rebuild(folder)}")
+        count, side = manifest["count"], manifest["pixels"]
+        sizes = {IMAGES: count * side * side * 3, DIGESTS: count * 8, SIGNATURES: count * SIGNATURE}
+        if manifest["mask_classes"]:
+            sizes[MASKS] = count * side * side
+        for name, expected in sizes.items():
+            size = (folder / name).stat().st_size if (folder / name).is_file() else None
+            if size != expected:
+                found = "is missing" if size is None else f"has {size:,} bytes where {expected:,} are expected"
+                raise VinyError(f"{folder / name} {found}; {_rebuild(folder)}")
+        index = _read_index(folder, count)
+        return cls(
+            folder=folder,
+            name=manifest["name"],
+            count=count,
+            tests=manifest["tests"],
+            pixels=side,
+            images=np.memmap(folder / IMAGES, np.uint8, "r", shape=(count, side, side, 3)),
+            masks=np.memmap(folder / MASKS, np.uint8, "r", shape=(count, side, side)) if MASKS in sizes else None,
+            labels=np.array([row["label"] for row in index], dtype=np.int64) if manifest["classes"] else None,
+            aspect=np.array([row["width"] / row["height"] for row in index], dtype=np.float32),
+            names=[row["name"] for row in index],
+            classes=manifest["classes"],
+            mask_classes=manifest["mask_classes"],
+            index=index,
+            signatures=np.memmap(folder / SIGNATURES, np.uint8, "r", shape=(count, SIGNATURE)),
+        )
+
+    def checksum(self, rows: int) -> str:
+        """Checksum of the content of the first `rows` rows."""
+        return _digest(self.folder, rows)
+
+    def verify(self, rows: int | None = None) -> None:
+        """Read the first `rows` rows (all by default) and compare them with the checksums taken when they were decoded.
+
+        Raises:
+            VinyError: naming the rows that differ.
+        """
+        rows = self.count if rows is None else min(rows, self.count)
+        expected = np.fromfile(self.folder / DIGESTS, "<u8", rows)
+        counts = len(self.classes), len(self.mask_classes)
+        if not np.array_equal(digests(self.index[:rows], self.tests, *counts), expected):
+            raise VinyError(
+                f"{self.folder}: {INDEX}, {MANIFEST} and {DIGESTS} do not fit together; {_rebuild(self.folder)}"
+            )
+        damaged = [row for row in range(rows) if self._crc32(row) != self.index[row]["crc32"]]
+        if damaged:
+            shown = ", ".join(f"{row} ({self.names[row]})" for row in damaged[:5])
+            more = f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
+            raise VinyError(f"the store {self.folder} is damaged in the rows {shown}{more}; {_rebuild(self.folder)}")
+
+    def _crc32(self, row: int) -> int:
+        return row_crc32(self.images[row], None if self.masks is None else self.masks[row])
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the store in `folder`; None if there is no whole store of this format."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return None
+    if any(type(manifest.get(name)) is not kind for name, kind in FIELDS.items()):
+        return None
+    whole = manifest["count"] >= 1 and 0 <= manifest["tests"] <= manifest["count"] and 1 <= manifest["pixels"] <= 2**16
+    return manifest if whole else None
+
+
+def prefix_checksum(folder: Path, rows: int) -> str | None:
+    """Checksum of the first `rows` rows of the store in `folder`; None if there is no whole store with so many rows."""
+    manifest = read_manifest(folder)
+    if manifest is None or not 1 <= rows <= manifest["count"]:
+        return None
+    try:
+        return _digest(folder, rows)
+    except OSError:
+        return None
+
+
+def row_crc32(image: np.ndarray, mask: np.ndarray | None) -> int:
+    """CRC-32 of the bytes of an image followed by those of its mask."""
+    value = zlib.crc32(image.tobytes())
+    return value if mask is None else zlib.crc32(mask.tobytes(), value)
+
+
+def digests(rows: Iterable[dict[str, Any]], tests: int, classes: int, mask_classes: int) -> np.ndarray:
+    """Per row the digest of all rows up to it: content, label, original size and name; uint64."""
+    state = hashlib.sha256(f"{tests} {classes} {mask_classes}\n".encode())
+    found = []
+    for row in rows:
+        line = f"{row['crc32']:08x} {row['label']} {row['width']}x{row['height']} {row['name']}\n"
+        state.update(line.encode("utf-8", "surrogateescape"))
+        found.append(state.digest()[:8])
+    return np.frombuffer(b"".join(found), dtype="<u8")
+
+
+def _digest(folder: Path, rows: int) -> str:
+    with (folder / DIGESTS).open("rb") as file:
+        file.seek(8 * (rows - 1))
+        data = file.read(8)
+    if len(data) < 8:
+        raise OSError(f"{folder / DIGESTS} has fewer than {rows} rows")
+    return data.hex()
+
+
+def _read_index(folder: Path, count: int) -> list[dict[str, Any]]:
+    path = folder / INDEX
+    try:
+        rows = json.loads(b"[" + b",".join(path.read_bytes().splitlines()) + b"]")
+        if len(rows) != count:
+            raise ValueError(f"{len(rows):,} lines where {count:,} are expected")
+        for row in rows:
+            numbers = (row["label"], row["width"], row["height"], row["crc32"])
+            whole = all(type(number) is int and -1 <= number < 2**32 for number in numbers) and row["height"] > 0
+            if not whole or type(row["name"]) is not str:
+                raise ValueError(f"a line says {row}")
+        return rows
+    except FileNotFoundError:
+        raise VinyError(f"{path} is missing; {_rebuild(folder)}") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise VinyError(f"{path} is damaged ({type(error).__name__}: {error}); {_rebuild(folder)}") from error
+
+
+def _rebuild(folder: Path) -> str:
+    return f"delete the folder {folder} and run the study again, which decodes the images again"

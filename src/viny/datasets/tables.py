@@ -1,0 +1,81 @@
+"""Lists and tables that come with images, as text editors and spreadsheets write them."""
+
+import codecs
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from viny.errors import VinyError
+
+MAX_BYTES = 2**30
+
+
+class Line(NamedTuple):
+    """A line of a list or table: its number and its fields."""
+
+    number: int
+    fields: tuple[str, ...]
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """Text in UTF-8 or UTF-16 (with a byte order mark), else in Latin-1."""
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding == "utf-16":
+            raise VinyError(f"{where} begins as UTF-16, but is not ({error}); save it as UTF-8") from error
+        text = data.decode("latin-1")
+    if "\0" in text:
+        raise VinyError(f"{where} has null characters, as no text file has; save it as UTF-8 text")
+    return text
+
+
+def read_text(path: Path, setting: str) -> str:
+    """Text of a file that the study file names in `setting`."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise VinyError(f"{setting}: {path} is larger than {MAX_BYTES >> 20:,} MiB, too large for a list or table")
+        return decode_text(path.read_bytes(), str(path))
+    except OSError as error:
+        raise VinyError(f"{setting}: {path} cannot be read ({error.strerror}); correct the path") from error
+
+
+def read_lines(text: str) -> list[Line]:
+    """The lines of a list that are not empty, one field each."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [Line(number, (line.strip(),)) for number, line in lines if line.strip()]
+
+
+def read_table(text: str, where: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Line]:
+    """The named columns of a CSV (semicolons and tabs are read, too), in that order; empty without an optional one."""
+    first, _, _ = text.lstrip().partition("\n")
+    delimiter = max(",;\t", key=first.count)
+    try:
+        rows = csv.reader(text.splitlines(), delimiter=delimiter)
+        header: list[str] = []
+        lines = []
+        for row in rows:
+            cells = [cell.strip() for cell in row]
+            if not any(cells):
+                continue
+            if not header:
+                header = [cell.lower() for cell in cells]
+                missing = [name for name in columns if name not in header]
+                if missing:
+                    raise VinyError(
+                        f"{where}: its first line must name the columns {','.join(columns)}, but is "
+                        f"{first.strip()[:80]!r}"
+                    )
+                places = [header.index(name) if name in header else None for name in (*columns, *optional)]
+                continue
+            fields = tuple("" if at is None or at >= len(cells) else cells[at] for at in places)
+            empty = [name for name, value in zip(columns, fields, strict=False) if not value]
+            if empty:
+                raise VinyError(f"{where}, line {rows.line_num}: no {' and no '.join(empty)}; fill it in")
+            lines.append(Line(rows.line_num, fields))
+    except csv.Error as error:
+        raise VinyError(f"{where}, line {rows.line_num}: not a table of comma-separated values ({error})") from error
+    if not lines:
+        raise VinyError(f"{where} has no lines; expected a table with the columns {','.join(columns)}")
+    return lines

@@ -1,0 +1,38 @@
+"""Which Snakemakes drive the jobs of a folder, so that one that was killed does not lock out the next.
+
+Every Snakemake that reads the Snakefile leaves a note with its host, process number and start time in
+`.snakemake/drivers/`. Locks that none of the noted processes can hold any more are removed.
+"""
+
+import contextlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from viny.files import write_text
+from viny.logs import log
+from viny.processes import Writer
+
+LOCKS, NOTES = Path(".snakemake/locks"), Path(".snakemake/drivers")
+
+
+def register(folder: Path = Path()) -> None:
+    """Note this process as a driver of `folder`, and remove the locks of drivers that are gone.
+
+    Locks stay if a noted process lives, or if it is on another host, where nobody can look; and if no process is noted
+    that could have made them.
+    """
+    me, others = Writer.current(), {}
+    for path in (folder / NOTES).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            others[path] = Writer(**json.loads(path.read_bytes()))
+    gone = [path for path, writer in others.items() if writer.lives is False]
+    locks = list((folder / LOCKS).glob("*"))
+    if locks and gone and len(gone) == len(others):
+        log.info("the Snakemake that had locked this folder is gone: its lock is removed")
+        for lock in locks:
+            lock.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder that cannot be written: Snakemake says so, if it has to write
+        for path in gone:
+            path.unlink(missing_ok=True)
+        write_text(folder / NOTES / f"{me.host}-{me.pid}.json", json.dumps(asdict(me)))

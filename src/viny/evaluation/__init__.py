@@ -1,1 +1,0 @@
-"""Metrics of segmentation and geometry of representations."""

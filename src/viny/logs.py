@@ -1,0 +1,97 @@
+"""What a command says while it works: to the terminal in short, to its log file with times and levels."""
+
+import contextlib
+import logging
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+log = logging.getLogger("viny")
+
+
+def setup(path: Path | None = None) -> None:
+    """Send messages to standard error and, with times, to the file `path` (started afresh)."""
+    # A terminal that has gone away or a full disk must not end a training run.
+    logging.raiseExceptions = False
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(_Terminal())
+    handlers: list[logging.Handler] = [terminal]
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handlers.append(file)
+    log.handlers[:] = handlers
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def duration(seconds: float) -> str:
+    """`3725.2` -> `1:02:05`."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+class Progress:
+    """A line with share done, rate and remaining time: at most one every `every` seconds, and one at the end.
+
+    Args:
+        label: what is being done, e.g. `finetune pretrain=0 downstream=250 seed=1`.
+        total: how many units there are in all.
+        unit: name of a unit, e.g. `images`.
+        done: units done before this process started (a resumed run); not counted in the rate.
+    """
+
+    def __init__(self, label: str, total: int, unit: str = "images", done: int = 0, every: float = 10.0):
+        self.label, self.total, self.unit, self.every = label, total, unit, every
+        self.done = self._at_start = done
+        self._start = self._last = time.monotonic()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since this process started."""
+        return (self.done - self._at_start) / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def remaining(self) -> float:
+        """Estimated seconds to the end."""
+        return (self.total - self.done) / self.rate if self.rate else float("inf")
+
+    def advance(self, units: int, note: str = "") -> None:
+        """Count `units` as done and say so if it is time."""
+        self.done += units
+        now = time.monotonic()
+        if now - self._last >= self.every and self.done < self.total:
+            self._last = now
+            log.info("%s", self.line(note))
+
+    def finish(self, note: str = "") -> None:
+        """Say the last line."""
+        took = duration(time.monotonic() - self._start)
+        log.info(
+            "%s: done, %s %s in %s (%s/s)%s",
+            self.label, f"{self.done:,}", self.unit, took, f"{self.rate:,.0f}", _suffix(note),
+        )  # fmt: skip
+
+    def line(self, note: str = "") -> str:
+        """The progress line as it would be said now."""
+        share = self.done / self.total if self.total else 1.0
+        left = duration(self.remaining) if self.rate else "?"
+        return f"{self.label}: {share:4.0%} · {self.rate:,.0f} {self.unit}/s · {left} left{_suffix(note)}"
+
+
+class _Terminal(logging.Formatter):
+    """Plain messages; warnings and errors say what they are. Tracebacks only where nobody expected the error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
+        text = f"viny: {level}{record.getMessage()}" if level else record.getMessage()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _suffix(note: str) -> str:
+    return f" · {note}" if note else ""
+
+
+with contextlib.suppress(AttributeError):  # standard error may be closed or replaced by something odd
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

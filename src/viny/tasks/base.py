@@ -1,0 +1,199 @@
+"""What a task is, and what tasks on images have in common.
+
+A task is a module of this package with `Settings`, its section of the study file, and a class `Task`. Most tasks derive
+it from `ImageTask` and say which model they train and what its labels are; `patches` is the shortest example.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from viny.datasets import augment
+from viny.datasets.rows import Rows
+from viny.datasets.store import Store
+from viny.encoders.base import Encoder
+from viny.encoders.checkpoints import save_model, write_timm_config
+from viny.errors import VinyError
+from viny.tasks.metrics import IGNORE, cross_entropy
+from viny.training.rng import torch_stream
+
+Batch = dict[str, Tensor]
+TEST_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a task is given.
+
+    Attributes:
+        settings: the job's section of the study file, a `Settings` of the task.
+        encoder: where training starts, on the device.
+        images: number of training images. tests: number of test images.
+        checkpoint: name of the file of weights; that of the task if empty.
+    """
+
+    settings: Any
+    store: Store
+    encoder: Encoder
+    device: torch.device
+    seed: int
+    images: int
+    tests: int
+    checkpoint: str = ""
+
+
+class StoreTask:
+    """A task on a store: trained on the images behind the test images, measured on the test images.
+
+    With `test_set: moving`, as in the released code, the first `images` rows are trained on and the test images follow.
+
+    Attributes:
+        truth: what it reads beside the images, `label` (of images), `mask` or nothing.
+        classes: names of the classes of that truth.
+        model: what is trained, on the device.
+        trainable: false for a measurement.
+        checkpoint: name of the file of weights; `model.safetensors` holds the whole model, others the encoder.
+
+    Raises:
+        VinyError: the store lacks images, labels or masks that the task needs, or has no pixel that counts.
+    """
+
+    truth: str = ""
+    trainable = True
+    checkpoint = "encoder.safetensors"
+
+    def __init__(self, context: Context):
+        self.settings, self.store, self.encoder = context.settings, context.store, context.encoder
+        self.device, self.seed, self.images, self.tests = context.device, context.seed, context.images, context.tests
+        self.checkpoint = context.checkpoint or self.checkpoint
+        self.first, self.first_test = self.store.tests, 0
+        if getattr(self.settings, "test_set", "fixed") == "moving":
+            self.first, self.first_test = 0, self.images
+        used = max(self.first + self.images, self.first_test + self.tests)
+        if self.store.count < used:
+            raise VinyError(f"{self.store.folder} holds {self.store.count:,} images, but {used:,} are needed")
+        self._rows = {"image": Rows(self.store.images, used, self.device)}
+        if self.truth:
+            self._rows[self.truth] = Rows(self._truth(), used, self.device)
+        self.classes = {"label": self.store.classes, "mask": self.store.mask_classes}.get(self.truth, [])
+        self.model = self.make_model().to(self.device)
+
+    def make_model(self) -> nn.Module:
+        """The model: usually a head on `self.encoder`, drawn from `self.stream("head")`."""
+        raise NotImplementedError
+
+    def stream(self, *names: str | int) -> torch.Generator:
+        """A source of random numbers, for each name another."""
+        return torch_stream(self.seed, *names)
+
+    def shuffled(self, epoch: int) -> Tensor:
+        """The rows of the training images in the order of pass `epoch`."""
+        return self.first + torch.randperm(self.images, generator=self.stream("order", epoch))
+
+    def read(self, rows: Tensor) -> Batch:
+        """The stored images (B, S, S, 3) and their truth, on the device."""
+        return {name: values[rows] for name, values in self._rows.items()}
+
+    def fitted(self, images: Tensor) -> Tensor:
+        """Whole stored images (B, S, S, 3) at the encoder's size, (B, 3, s, s) in 0..1."""
+        size = self.encoder.image_size
+        if images.shape[1] != size:
+            whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=images.device).expand(len(images), 4)
+            images = augment.crop_and_resize(images, whole, size)
+        return augment.unit_range(images)
+
+    def write(self, folder: Path) -> None:
+        """Write the weights into `folder`, the encoder's or the whole model's, and the config.json that timm reads."""
+        whole = self.checkpoint == "model.safetensors"
+        save_model(self.model if whole else self.encoder, folder / self.checkpoint)
+        if not (whole and "timm" in self.encoder.sizes):  # whose names timm does not know
+            class_token = getattr(self.model, "uses_class_token", False)
+            write_timm_config(folder, self.encoder, class_token, getattr(self.settings, "normalize", True))
+
+    def _truth(self) -> np.ndarray:
+        """The labels or masks of all rows, once they are known to be of use."""
+        store, size = self.store, self.encoder.image_size
+        array = store.labels if self.truth == "label" else store.masks
+        if array is None:
+            raise VinyError(f"{store.folder} holds images of {store.name} without {self.truth}s; name a set with them")
+        if self.truth == "mask":
+            if store.pixels != size:
+                raise VinyError(f"{store.folder} holds masks of {store.pixels} pixels, but model.image_size is {size}")
+            for first, count, of in ((self.first, self.images, "training"), (self.first_test, self.tests, "test")):
+                if all((mask == IGNORE).all() for mask in array[first : first + count]):
+                    raise VinyError(
+                        f"{store.folder}: the {count:,} {of} images of {store.name} have no pixel that is not ignored"
+                    )
+        return array
+
+
+class ImageTask(StoreTask):
+    """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels.
+
+    Attributes:
+        ignored: label of what counts neither in the loss nor in the metrics.
+    """
+
+    ignored = IGNORE
+
+    def labels(self, batch: Batch) -> Tensor:
+        """Labels of what the model classifies, (B, ...) class numbers or `ignored`, from a batch with its truth."""
+        raise NotImplementedError
+
+    def sample_epoch(self, epoch: int) -> Batch:
+        """All random numbers of a pass (0-based), on the CPU: the rows in their order, flips and contrast."""
+        return {"row": self.shuffled(epoch)} | self.draw("augment", epoch, self.images)
+
+    def draw(self, name: str, epoch: int, count: int) -> Batch:
+        """Flips and contrast of `count` images, from the stream `name`."""
+        stream, strength = self.stream(name, epoch), getattr(self.settings, "contrast", 0.0)
+        flips = augment.draw_flips(count, stream)
+        return {"flip": flips, "contrast": augment.draw_contrast(count, strength, stream)}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The model's input (B, 3, S, S) in place of stored images; flips and contrast, if there are, are applied."""
+        images, prepared = self.fitted(batch["image"]), dict(batch)
+        if "flip" in batch:
+            images = augment.flip(images, batch["flip"])
+            images = augment.adjust_contrast(images, batch["contrast"])
+            if "mask" in batch:
+                prepared["mask"] = augment.flip(batch["mask"], batch["flip"])
+        prepared["image"] = augment.normalize_(images) if getattr(self.settings, "normalize", True) else images
+        return prepared
+
+    def scores(self, images: Tensor) -> Tensor:
+        """What loss and argmax are taken on, with classes second: (B, 3, S, S) -> (B, K, ...)."""
+        logits = self.model(images)
+        return logits.mT if logits.dim() == 3 else logits
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the labels that count, a scalar."""
+        batch = self.prepare(batch)
+        return cross_entropy(self.scores(batch["image"]), self.labels(batch), self.ignored)
+
+    def test_batches(self) -> Iterator[Batch]:
+        """All test images with their truth, as the model takes them."""
+        for numbers in torch.arange(self.tests).split(TEST_BATCH):
+            yield self.test_batch(numbers)
+
+    def test_batch(self, numbers: Tensor) -> Batch:
+        """Test images by their number 0..tests-1."""
+        return self.prepare(self.read(self.first_test + numbers))
+
+    @torch.inference_mode()
+    def evaluate(self) -> dict[str, Any]:
+        """Loss and accuracy on the test images, and `chance`, the share of their commonest class."""
+        loss, correct, counts = 0.0, 0, torch.zeros((), dtype=torch.int64)
+        for batch in self.test_batches():
+            scores, labels = self.scores(batch["image"]), self.labels(batch).long()
+            counted = labels[labels != self.ignored]
+            loss += cross_entropy(scores, labels, self.ignored).item() * len(counted)
+            correct += int((scores.argmax(dim=1) == labels).sum())
+            counts = counts + counted.bincount(minlength=scores.shape[1]).cpu()
+        total = int(counts.sum())
+        return {"loss": loss / total, "accuracy": correct / total, "chance": int(counts.max()) / total}

@@ -1,0 +1,195 @@
+"""The command `viny` as a shell meets it: help, mistakes, studies of several files, terminals of all kinds."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import viny
+from viny import cli
+
+STUDY = {
+    "study": "layered",
+    "grid": {"pretrain": [0], "intermediate": ["none"], "downstream": [250, 500, 1000, 2000, 4000, 6000], "seeds": [1]},
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with a study of two files."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text(json.dumps(STUDY))
+    (tmp_path / "changes.yaml").write_text("grid: {seeds: [1, 2]}\n")
+    return tmp_path
+
+
+def names(capsys) -> set[str]:
+    return {job["name"] for job in json.loads(capsys.readouterr().out)["jobs"] if job["stage"] == "finetune"}
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess:
+    """The command in a process of its own, its output piped."""
+    source = str(Path(viny.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source, **environment}
+    return subprocess.run([sys.executable, "-m", "viny", *words], capture_output=True, env=env, check=False)
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in cli.COMMANDS)
+    assert {name for group in cli.GROUPS.values() for name in group} == set(cli.COMMANDS)
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"viny {viny.__version__}\n"
+
+
+def test_nothing_is_wrong_usage(capsys):
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err.startswith("usage: viny COMMAND")
+
+
+def test_an_unknown_command_is_named_with_a_near_one(capsys):
+    assert cli.main(["statsu"]) == 2
+    assert "there is no command 'statsu' (did you mean `status`?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["plan", "status", "verify", "wait", "import", "export"])
+def test_every_command_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: viny {name}")
+
+
+@pytest.mark.parametrize("name", ["plan", "status", "verify"])
+def test_a_flag_that_is_none_is_wrong_usage(name, here, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--configfle", "base.yaml"])
+    assert ended.value.code == 2
+
+
+def test_starting_is_light():
+    code = "import sys; from viny import cli; cli.main(['--help']); "
+    code += "print([m for m in ('torch', 'numpy', 'pandas', 'rich', 'pydantic') if m in sys.modules])"
+    source = str(Path(viny.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_later_files_are_laid_over_earlier_ones(here, capsys):
+    assert cli.main(["status", "--json", "--configfile", "base.yaml", "changes.yaml"]) == 3
+    found = names(capsys)
+    assert len(found) == 12
+    assert any(name.endswith("seed=2") for name in found)
+
+
+def test_settings_are_laid_over_the_files(here, capsys):
+    words = ["status", "--json", "--configfile", "base.yaml", "--config", "grid={downstream: [32]}", "grid.seeds=[5]"]
+    assert cli.main(words) == 3
+    assert names(capsys) == {"finetune/pretrain=0/intermediate=none/downstream=32/seed=5"}
+
+
+def test_files_are_relative_to_the_caller_and_results_to_the_directory(here, capsys):
+    (here / "work").mkdir()
+    assert cli.main(["status", "--json", "--configfile", "base.yaml", "--directory", "work"]) == 3
+    assert Path.cwd() == here / "work"
+    assert json.loads(capsys.readouterr().out)["folder"] == "results/layered"
+
+
+def test_a_directory_that_is_not_there_is_one_message(here, capsys):
+    assert cli.main(["verify", "--configfile", "base.yaml", "--directory", "elsewhere"]) == 1
+    assert capsys.readouterr().err == "viny: error: --directory elsewhere: there is no such folder\n"
+
+
+@pytest.mark.parametrize("name", ["plan", "status", "verify"])
+def test_a_missing_config_is_one_message(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([name]) == 1
+    said = capsys.readouterr().err
+    assert said == "viny: error: there is no config file config.yaml; name the study's with --configfile FILE\n"
+
+
+@pytest.mark.parametrize("setting", ["seeds", "=3", "grid: {", "grid.seeds=[01]", "finetune.epochs=x"])
+def test_a_wrong_setting_is_one_message(setting, here, capsys):
+    assert cli.main(["status", "--configfile", "base.yaml", "--config", setting]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("viny: error: ")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"TERM": "dumb"},
+        {"NO_COLOR": "1"},
+        {"COLUMNS": "30"},
+        {"PYTHONUTF8": "0", "LC_ALL": "C"},
+    ],
+)
+def test_piped_output_is_plain_text(here, environment):
+    done = run("status", "--configfile", "base.yaml", **environment)
+    assert (done.returncode, done.stderr) == (3, b"")
+    assert b"\x1b" not in done.stdout
+    assert b"layered" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error(here):
+    source = str(Path(viny.__file__).parents[1])
+    command = f"{sys.executable} -m viny status --configfile base.yaml | true"
+    env = {**os.environ, "PYTHONPATH": source}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=env, check=False)
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "environment", [{"TERM": "xterm"}, {"TERM": "dumb"}, {"TERM": "xterm", "PYTHONIOENCODING": "ascii"}]
+)
+def test_watching_in_a_terminal(here, environment):
+    """In 40 columns and 10 lines; a failed job ends the watch."""
+    log = here / "logs/layered/finetune/pretrain=0/intermediate=none/downstream=250/seed=1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("2100-01-01 10:00:00,000 ERROR the loss is not a number\n")
+    source = str(Path(viny.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": source, "COLUMNS": "40", "LINES": "10", **environment}
+    words = [sys.executable, "-m", "viny", "status", "--configfile", "base.yaml", "--watch", "1"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(words, stdout=theirs, stderr=theirs, stdin=theirs, env=env)
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other end was closed
+            break
+        if not part:
+            break
+        said += part
+    os.close(ours)
+    assert process.wait() == 1
+    assert b"the loss is not a number" in said.replace(b"\r\n", b" ").replace(b"     ", b" ")
+    assert b"Traceback" not in said
+
+
+def test_weights_go_to_the_release_and_back(here, capsys):
+    from viny.config.sections import Model
+    from viny.encoders import build, save_model
+
+    sizes = {"image_size": 32, "patch_size": 4, "width": 16, "depth": 1, "heads": 1, "head_width": 64, "mlp_width": 32}
+    save_model(build(Model(**sizes)), here / "a.safetensors")
+    assert cli.main(["export", "a.safetensors", "a.pth"]) == 0
+    assert cli.main(["import", "a.pth", "b.safetensors"]) == 0
+    assert (here / "a.safetensors").read_bytes() == (here / "b.safetensors").read_bytes()
+    assert "a.pth -> b.safetensors: ViNy, " in capsys.readouterr().err
+    assert cli.main(["import", "a.pth", "b.safetensors"]) == 1
+    assert cli.main(["import", "missing.pth", "c.safetensors"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
