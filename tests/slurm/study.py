@@ -159,7 +159,8 @@ class Study:
         """Wait until a run is under way, some steps done; returns the process."""
 
         def under_way() -> bool:
-            shown = (self.folder / "results").glob("*/.state/*/progress.json")
+            files = (self.folder / "results").glob("*/.state/*/progress.json")
+            shown = [file for file in files if "samples_seen" in json.loads(file.read_text())]
             names = [json.loads((file.parent / "run.json").read_text())["job"] for file in shown]
             return any(coordinate in name for name in names) and bool(self.trainings(coordinate))
 
