@@ -299,3 +299,11 @@ def test_jobs_come_after_what_they_start_from(cells):
     names = list(study(grid=grid(**cells)).jobs)
     for job in study(grid=grid(**cells)).jobs.values():
         assert job.upstream is None or names.index(job.upstream.name) < names.index(job.name)
+
+
+def test_an_encoder_of_another_architecture_has_code_of_its_own_also_after_a_task():
+    made = Study(load(SMALL, {"grid": {"pretrain": [0, "tiny"]}, "encoders": {"tiny": {"timm": "test_vit"}}}))
+    assert cell(made, pretrain=0).architecture == "vit"
+    alone, tuned = cell(made, pretrain="tiny"), cell(made, pretrain="tiny", intermediate="cls_intel")
+    assert alone.architecture == tuned.architecture == tuned.upstream.architecture == "timm_vit"
+    assert alone.code == tuned.code != cell(made, pretrain=0).code

@@ -208,10 +208,17 @@ class Job:
         own = json.loads(_dumped(self.settings))
         return {"model": json.loads(_dumped(self.model)), self.section: own, "seeding": self.seeding}
 
+    @property
+    def architecture(self) -> str:
+        """Module of `viny.encoders` with its encoder."""
+        if self.upstream:
+            return self.upstream.architecture
+        return "timm_vit" if self.model.timm or self.pretrained else "vit"
+
     @cached_property
     def code(self) -> str:
         """Fingerprint of the code that computes its numbers."""
-        return code_fingerprint(self.task, "timm_vit" if self.model.timm or self.pretrained else "vit")
+        return code_fingerprint(self.task, self.architecture)
 
     @cached_property
     def key(self) -> str:

@@ -170,9 +170,8 @@ def test_killed_driver_waited_for_and_started_again(local_long, tmp_path, cluste
 
 def test_cells_behind_a_failing_one_are_run(local_cells, tmp_path):
     study = local_cells.copy(tmp_path / "run")
-    (study.folder / "study.yaml").write_text(
-        yaml.safe_dump(study.config | {"variants": {"bad": {"finetune": {"learning_rate": 10.0, "weight_decay": 1e30}}}})
-    )
+    diverging = {"finetune": {"learning_rate": 10.0, "weight_decay": 1e30}}
+    (study.folder / "study.yaml").write_text(yaml.safe_dump(study.config | {"variants": {"bad": diverging}}))
     assert study.run("--group-components", "cells=6", "--retries", "1") != 0
     assert study.results() == local_cells.results(), "all cells that can be trained"
     assert "the loss is" in study.logged()

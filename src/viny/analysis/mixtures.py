@@ -35,11 +35,11 @@ def refuse_mixtures(results: Results, settings: bool = True) -> None:
         VinyError: names the odd ones (all but the most frequent version) and says what to do.
     """
     for what, key in [("training code", "code"), ("settings", "settings")][: 1 + settings]:
-        kinds: dict[str, dict[str, list[Job]]] = defaultdict(lambda: defaultdict(list))
+        kinds: dict[tuple[str, str], dict[str, list[Job]]] = defaultdict(lambda: defaultdict(list))
         for job, result in results.items():
-            if result:
-                kinds[job.kind][getattr(result.provenance, key)].append(job)
-        for kind, versions in kinds.items():
+            if result:  # an encoder of another architecture has code of its own
+                kinds[job.kind, job.architecture][getattr(result.provenance, key)].append(job)
+        for (kind, _), versions in kinds.items():
             if len(versions) > 1:
                 raise VinyError(_mixture(kind, what, versions, results))
 

@@ -190,11 +190,11 @@ def _code(results: Results, notes: list[str]) -> Problems:
     """Whether the results of a kind were made by one version of the code, and that by the code that is here."""
     versions: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for job, result in results.items():
-        versions[job.kind, job.task][result.provenance.code] += 1
+        versions[job.kind, job.architecture][result.provenance.code] += 1
     usual = {place: counts.most_common(1)[0][0] for place, counts in versions.items()}
     older: dict[str, None] = {}
     for job, result in results.items():
-        code, most = result.provenance.code, usual[job.kind, job.task]
+        code, most = result.provenance.code, usual[job.kind, job.architecture]
         if code != most:
             yield job, f"was made by other code ({code}) than most results of {job.kind} ({most})"
         elif code != job.code:
