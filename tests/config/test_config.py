@@ -308,6 +308,10 @@ def test_all_mistakes_are_told_at_once():
     assert "finetune.milestones" in message({"model": {"image_size": 100}, "finetune": {"epochs": 50}})
 
 
+def test_a_list_of_wrong_values_is_not_called_empty():
+    assert message({"grid": {"seeds": [-1]}}) == "grid.seeds[0]: -1 is too small, at least 0 is allowed"
+
+
 # Variants
 
 

@@ -64,7 +64,10 @@ def test_aliases_are_followed_and_bounded(tmp_path):
 
 def test_files_that_are_no_study(tmp_path):
     assert "a study file has at most" in refused(tmp_path, "a: 1 # " + "x" * yamlfile.MOST_BYTES)
-    assert "not valid YAML" in refused(tmp_path, b"\xff\xfe\x00bad")
+    assert "not UTF-8 text (its byte 1); save it as UTF-8" in refused(tmp_path, b"\xff\xfe\x00bad")
+    assert "is not valid YAML: found character '\\t' that cannot start any token (line 2, column 1)" in refused(
+        tmp_path, "a:\n\tb: 1\n"
+    )
     assert "not settings of the form" in refused(tmp_path, "- 1\n")
     with pytest.raises(VinyError, match="cannot be read"):
         yamlfile.read(tmp_path)

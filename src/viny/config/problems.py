@@ -32,7 +32,8 @@ _TYPES = {
 
 def explain(error: ValidationError, model: type[BaseModel], at: Sequence[str | int] = ()) -> Iterator[str]:
     """One line for each problem that pydantic found in a section at the path `at`."""
-    for item in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for item in found:
         path = [*at, *(part for part in item["loc"] if part != "[key]")]
         said = f"{dotted(path)}: {_shown(item['input'])}"
         context, kind = item.get("ctx", {}), item["type"]
@@ -56,6 +57,8 @@ def explain(error: ValidationError, model: type[BaseModel], at: Sequence[str | i
                 yield f"{said} is too small, it must be more than {context['gt']:g}"
             case "less_than":
                 yield f"{said} is too large, it must be less than {context['lt']:g}"
+            case "too_short" if any(item["loc"] == other["loc"][:-1] for other in found):
+                pass  # pydantic counts the valid items only, and the others are named
             case "too_short" | "too_long":
                 least = kind == "too_short"
                 bound = f"at least {context['min_length']}" if least else f"at most {context['max_length']}"

@@ -34,8 +34,10 @@ def read(path: Path) -> dict[str, Any]:
         raise VinyError(f"{path} cannot be read: {error.strerror}; name the study's YAML file") from None
     except RecursionError:
         raise VinyError(f"{path} is not valid YAML: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, a date that does not exist, a huge number
-        raise VinyError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise VinyError(f"{path} is not UTF-8 text (its byte {error.start + 1}); save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, a huge number
+        raise VinyError(f"{path} is not valid YAML: {_said(error)}") from None
     if not isinstance(given, dict | None):
         raise VinyError(f"{path} holds {given!r}, not settings of the form `key: value`")
     return given or {}
@@ -98,6 +100,12 @@ def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
     if node.value.lower() not in _BOOLEAN:
         raise _problem(f"{node.value} means true or false in YAML (write that, or put text in quotes)", node)
     return node.value.lower() == "true"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+    return " ".join(str(error).split())
 
 
 def _problem(text: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
