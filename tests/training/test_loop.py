@@ -110,6 +110,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(tmp_path):
     with pytest.raises(FinalError, match=r"toy: the loss is nan in epoch 4 .*learning_rate"):
         run(tmp_path, task, save_every=0.0)
     healthy = Regression()
+    with pytest.raises(FinalError, match="it failed so before"):
+        run(tmp_path, healthy)
+    next((tmp_path / "state").glob("*/failed.txt")).unlink()
     run(tmp_path, healthy)
     assert torch.isfinite(weights(healthy)).all()
 
