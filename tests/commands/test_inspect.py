@@ -46,7 +46,7 @@ def test_what_is_there(report, tmp_path):
     found = report(0)
     kelp, places, drone = found["kelp"], found["places"], found["drone"]
     assert (kelp["images"], kelp["read"], kelp["formats"]) == (30, 30, {".png": 30})
-    assert (kelp["widths"], kelp["heights"]) == ([24, 24], [20, 20])
+    assert (kelp["widths"], kelp["heights"]) == ([12, 12], [10, 10])
     shares = {each["name"]: (each["images"], round(each["share"], 2)) for each in [*kelp["classes"], kelp["ignored"]]}
     assert shares == {"water": (30, 0.25), "kelp": (30, 0.48), "float": (2, 0.02), "ignored": (30, 0.25)}
     assert kelp["left_out"] == {".txt": 1}
@@ -67,10 +67,10 @@ def test_what_would_stop_a_run(report, tmp_path):
     mask(tmp_path / "kelp" / "masks" / "more.png")
     kelp = report(1)["kelp"]
     reasons = dict(kelp["bad"])
-    assert "neither classes nor ignored: 9 (240 of 480 pixels)" in reasons["3.png"]
+    assert "neither classes nor ignored: 9 (60 of 120 pixels)" in reasons["3.png"]
     assert "is not there" in reasons["4.png"]
     assert "is empty" in reasons["5.png"]
-    assert "its mask 24 x 20" in reasons["6.png"]
+    assert "its mask 12 x 10" in reasons["6.png"]
     assert kelp["left_out"] == {"masks without an image": 1}
     assert kelp["problems"][0].startswith("4 images cannot be used: 3.png has a mask with values")
     skipped = report(0, bad_images="skip")["kelp"]

@@ -6,9 +6,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from viny.config.sections import SETS, DataSet
 from viny.datasets.store import Store
 from viny.grid import StoreSpec
@@ -57,20 +54,4 @@ def zip_folder(folder: Path, path: Path, prefix: str = "") -> Path:
         for file in sorted(folder.rglob("*")):
             if file.is_file():
                 archive.write(file, prefix + file.relative_to(folder).as_posix())
-    return path
-
-
-def photo(path: Path, seed: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
-    """A random image, (width, height) in pixels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def mask(path: Path, values: Any = (0, 1, 2), size: tuple[int, int] = (12, 10)) -> Path:
-    """A mask of vertical stripes of the values, which are numbers (grey) or RGB colors."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = np.array(values)[np.arange(size[0]) * len(values) // size[0]]
-    kind = np.uint8 if stripes.max() < 256 else np.uint16
-    Image.fromarray(np.broadcast_to(stripes, (size[1], *stripes.shape)).astype(kind)).save(path)
     return path

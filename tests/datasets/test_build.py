@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import photo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from packing import photo, same
+from packing import same
 from PIL import Image
 
 import viny

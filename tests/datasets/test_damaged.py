@@ -5,7 +5,7 @@ import tarfile
 import zipfile
 
 import pytest
-from packing import mask, photo
+from folders import mask, photo
 from PIL import Image
 
 from viny.datasets.build import build

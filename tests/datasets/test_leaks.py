@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from packing import mask
+from folders import mask
 from PIL import Image, ImageFilter
 
 from viny.config import load

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from packing import mask, photo, same, zip_folder
+from folders import mask, photo
+from packing import same, zip_folder
 from PIL import Image
 
 from viny.datasets.layouts import list_images
