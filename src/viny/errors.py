@@ -10,7 +10,7 @@ log = logging.getLogger("viny")
 
 
 class VinyError(Exception):
-    """A mistake in input, settings or surroundings that the user can mend; shown without a traceback."""
+    """A mistake in input, settings or surroundings that the user can fix; shown without a traceback."""
 
     exit_code = 1
 
@@ -24,7 +24,7 @@ class FinalError(VinyError):
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
     """Wrap a command's `main`: print a `VinyError` as one message and return its exit code.
 
-    Out of disk, no permission and the like (`OSError` of the operating system) are the user's to mend as well. Ctrl-C
+    Out of disk, no permission and the like (`OSError` of the operating system) are the user's to fix as well. Ctrl-C
     ends with exit code 130. Anything else is a bug: its traceback goes to the log, too.
     """
 

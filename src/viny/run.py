@@ -61,7 +61,7 @@ def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:
 
     Raises:
         Interrupted: a signal stopped the training; its state is saved.
-        VinyError: something has to be mended first.
+        VinyError: something has to be fixed first.
         FinalError: trying again gives the same: the settings do not fit the images or the encoder, or the loss is not
             finite.
     """

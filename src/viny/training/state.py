@@ -241,6 +241,6 @@ def _writing(path: Path) -> Iterator[None]:
             raise
         place = error.filename2 or error.filename or path
         raise VinyError(
-            f"cannot write {place}: {error.strerror}; once that is mended the same command carries on from the last "
+            f"cannot write {place}: {error.strerror}; once that is fixed the same command carries on from the last "
             "saved position"
         ) from error
