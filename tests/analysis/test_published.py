@@ -16,7 +16,7 @@ def cell(frame, pretrain, intermediate, downstream):
 
 
 def test_has_every_cell_of_tables_1_a2_a3():
-    cells = published.published_cells()
+    cells = published.published_cells(published.Reading(deviation=False))
     assert cells.groupby(["pretrain", "intermediate"]).size().to_dict() == {
         (0, "none"): 6,
         **{(size, task): 6 for size in (45_000, 100_000, 200_000) for task in ("none", "cls_intel")},
@@ -24,6 +24,16 @@ def test_has_every_cell_of_tables_1_a2_a3():
     first, last = cell(cells, 0, "none", 250), cell(cells, 200_000, "cls_intel", 6000)
     assert (first["miou_percent"], first["miou_pm"], first["accuracy_percent"]) == (43.73, 1.02, 70.33)
     assert (last["miou_percent"], last["miou_pm"], last["accuracy_pm"]) == (67.47, 0.15, 0.14)
+
+
+def test_readings_differ_in_errors_and_in_one_curve():
+    default, error = (published.published_cells(published.Reading(deviation=way)) for way in (True, False))
+    assert default["miou_pm"].to_numpy() == pytest.approx(error["miou_pm"].to_numpy() / math.sqrt(3))
+    figure = published.published_cells(published.Reading(figure=True))
+    changed = figure[figure["miou_percent"] != default["miou_percent"]]
+    assert set(zip(changed["pretrain"], changed["intermediate"], strict=True)) == {(100_000, "cls_intel")}
+    gap = cell(figure, 100_000, "cls_intel", 6000)["miou_percent"] - cell(figure, 100_000, "none", 6000)["miou_percent"]
+    assert gap == pytest.approx(-1.31)
 
 
 def test_images_seen_follow_table_a1():
@@ -52,7 +62,7 @@ def test_beside_paper_by_hand():
         }
     )
     row = published.beside_paper(cells).set_index("metric").loc["miou"]
-    se = math.hypot(2 / math.sqrt(3), 1.02)
+    se = math.hypot(2 / math.sqrt(3), 1.02 / math.sqrt(3))  # the paper's ± is read as a standard deviation
     assert row["difference"] == pytest.approx(42 - 43.73)
     assert row["combined_se"] == pytest.approx(se)
     assert row["difference_in_se"] == pytest.approx((42 - 43.73) / se)

@@ -1,6 +1,7 @@
 """Saturating laws: found when the data decide, refused with a reason when they do not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated import drop, study
 
@@ -12,7 +13,9 @@ SIZES = np.array([250, 500, 1000, 2000, 4000, 8000, 16000.0])
 
 def curve(y: np.ndarray, se: float = 0.15, n: np.ndarray = SIZES) -> Curve:
     place = {"axis": "downstream", "pretrain": 0, "intermediate": "none", "downstream": None}
-    return Curve(place, n, np.asarray(y, float), np.full(len(n), se), 1e6)
+    slope = np.polyfit(np.log2(n), y, 1)[0]
+    row = pd.Series({"effect": slope, "low": slope, "high": slope, "df": 1e6})
+    return Curve(place, n, np.asarray(y, float), np.full(len(n), se), 0.0, row)
 
 
 def saturating(p: int, t: str, d: int) -> float:

@@ -13,7 +13,7 @@ from viny.analysis.frames import from_study
 
 
 def test_published_tables_are_the_papers_numbers():
-    made = tables.score_tables(published.published_cells())
+    made = tables.score_tables(published.published_cells(published.Reading(deviation=False)))
     assert made["table1_from_scratch"].rows[0] == ["250", "70.33 ± 0.89", "43.73 ± 1.02"]
     assert made["tableA2_pretrained"].rows[-1] == ["", "6,000", "87.93 ± 0.04", "68.76 ± 0.13"]
     assert made["tableA3_intermediate"].rows[6] == ["", "100,000", "250", "75.72 ± 0.49", "50.20 ± 0.29"]
@@ -92,7 +92,7 @@ def test_beside_the_paper():
     extra = ours.iloc[:1].assign(downstream=300)
     table = tables.beside_table(published.beside_paper(pd.concat([ours, extra])))
     assert len(table.rows) == 42
-    assert table.rows[0][7:] == ["43.73 ± 1.02", "44.73 ± 1.02", "+1.00 ± 1.44", "+0.7"]
+    assert table.rows[0][7:] == ["43.73 ± 0.59", "44.73 ± 0.59", "+1.00 ± 0.83", "+1.2"]
     assert "1 cells of the study are not in the paper" in table.note
     assert "nothing to put beside it" in tables.beside_table(published.beside_paper(extra)).note
 

@@ -1,40 +1,33 @@
-"""Differences and slopes over cells, with errors that hold for three seeds.
+"""Differences and slopes over cells, with errors that hold for a few seeds.
 
-Every effect in this analysis is a contrast: a weighted sum of cell means. Three decisions hold throughout.
-
-Pairing. Where all cells of a contrast share at least two seeds, the contrast is computed within each seed and tested by
-a one-sample t with (seeds - 1) degrees of freedom. A seed fixes the encoder that several cells start from, so this is
-also the correct treatment of cells that share an encoder: whatever they have in common is inside the seed's value.
-Otherwise, and for published summaries, the standard errors of the cells are combined as independent, with
-Welch-Satterthwaite degrees of freedom.
-
-Moderation. With 3 runs a variance has 2 degrees of freedom, and a cell may show a standard error of 0.01 by luck.
-Next to the plain test stands the moderated one: each variance is shrunk toward the typical variance of its family, by
-as much as the spread of the family's variances tells (empirical Bayes; Smyth 2004, "Linear models and empirical Bayes
-methods"). Cells of one encoder vary together, so they count once when degrees of freedom are added up.
+Every effect in this analysis is a contrast: a weighted sum of cell means. It is computed within each seed where all of
+its cells share at least two seeds, and from the cells' means and errors otherwise. What its standard error combines:
+`viny.analysis.noise`. Differences between two cells that start from the same encoder are best taken first, within each
+seed (`against`), since whatever that encoder does to both is gone then.
 
 Scope. The images of each size and the test images are the same for all seeds. Intervals speak of training anew on the
 same images, not of other images.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import stats
 
 from viny.analysis.frames import KEYS
-from viny.analysis.summary import by_seed, summarize
+from viny.analysis.noise import Noise, of_runs, of_summaries
+from viny.analysis.summary import by_seed, is_summary, summarize
 
 Key = tuple[int, str, int]  # pretrain, intermediate, downstream
 Weights = Mapping[Key, float]
 
-PAIRED, WELCH = "paired by seed", "Welch, from summaries"
+PAIRED, UNPAIRED = "paired by seed", "from means and errors"
 NO_ERROR, MISSING = "no error: single runs", "missing"
 TEST_COLUMNS = ["n", "method", "effect", "se", "df", "low", "high", "p"]
-MODERATED_COLUMNS = ["se_moderated", "df_moderated", "low_moderated", "high_moderated", "p_moderated"]
 
 
 @dataclass(frozen=True)
@@ -42,104 +35,125 @@ class Measured:
     """What is known about a study's cells, ready for contrasts.
 
     Attributes:
-        table: index (pretrain, intermediate, downstream); columns n, mean, se, se_moderated, df_moderated, in percent.
+        table: index (pretrain, intermediate, downstream); columns n, mean, se (its own), se_moderated, df_moderated, in
+            percent or points.
         seeds: same rows in the same order, one column per seed; no column for a published study.
+        shared: all seeds start from one encoder a size.
         rows: row number of each cell.
+        encoders: number of each row's encoder.
+        noise: models of the scatter; an error is the largest that they give.
     """
 
     table: pd.DataFrame
     seeds: pd.DataFrame
+    shared: bool
     rows: Mapping[Key, int]
+    encoders: np.ndarray
+    noise: tuple[Noise, ...]
 
     def has(self, key: Key) -> bool:
         """Whether the cell has at least one result."""
-        return key in self.rows and self.table["n"].to_numpy()[self.rows[key]] > 0
+        return key in self.rows and self.values[self.rows[key], 0] > 0
+
+    @property
+    def correlation(self) -> float:
+        """Of the errors of two cells of one encoder; zero where it is not known."""
+        return self.noise[0].correlation if self.noise else 0.0
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """(cells, 3): n, mean and se of the table."""
+        return self.table[["n", "mean", "se"]].to_numpy(float)
+
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """(cells, seeds) scores."""
+        return self.seeds.to_numpy(float)
+
+    def against(self, baselines: Mapping[Key, Key]) -> "Measured":
+        """The cells minus their baselines, within each seed; standard errors are added up where no seed is shared."""
+        pairs = {cell: base for cell, base in baselines.items() if {cell, base} <= self.rows.keys()}
+        cell, base = ([self.rows[key] for key in keys] for keys in (pairs.keys(), pairs.values()))
+        scores = self.scores[cell] - self.scores[base]
+        (n, mean, se), (base_n, base_mean, base_se) = self.values[cell].T, self.values[base].T
+        values = np.column_stack([np.minimum(n, base_n), mean - base_mean, np.hypot(se, base_se)])
+        shared = np.isfinite(scores).sum(axis=1)
+        paired = shared > 1
+        center = np.nansum(scores, axis=1) / np.maximum(shared, 1)
+        squares = np.nansum((scores - center[:, None]) ** 2, axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own = np.column_stack([shared, center, np.sqrt(squares / (shared - 1) / shared)])
+        values[paired] = own[paired]
+        index = pd.MultiIndex.from_tuples(pairs, names=KEYS) if pairs else self.table.index[:0]
+        table = pd.DataFrame(values, index, ["n", "mean", "se"])
+        return prepare(table, pd.DataFrame(scores, index, self.seeds.columns), self.shared)
+
+    def draw(self, keys: Sequence[Key], draws: int, random: np.random.Generator) -> np.ndarray:
+        """(1 + draws, cells): the means themselves, then means redrawn with their errors (missing errors: no draws).
+
+        Cells of one encoder are redrawn with the part of the noise that they share.
+        """
+        table, rows = self.table.loc[list(keys)], [self.rows[key] for key in keys]
+        mean, se, df = (table[name].to_numpy(float) for name in ("mean", "se_moderated", "df_moderated"))
+        df = np.nan_to_num(df, nan=1.0)
+        numbers, column = np.unique(self.encoders[rows], return_inverse=True)
+        common = random.standard_normal((draws, len(numbers)))[:, column]
+        share = self.correlation
+        noise = np.sqrt(share) * common + np.sqrt(1 - share) * random.standard_normal((draws, len(rows)))
+        scale = np.sqrt(df / random.chisquare(np.broadcast_to(df, (draws, len(rows)))))
+        return np.vstack([mean, mean + se * noise * scale])
+
+    def covariance(self, keys: Sequence[Key]) -> np.ndarray:
+        """(cells, cells) covariance of the errors of the means."""
+        encoders = self.encoders[[self.rows[key] for key in keys]]
+        se = self.table.loc[list(keys), "se_moderated"].to_numpy(float)
+        together = self.correlation * (encoders[:, None] == encoders) + (1 - self.correlation) * np.eye(len(se))
+        return se[:, None] * together * se
 
 
-def measure(cells: pd.DataFrame) -> Measured:
+def measure(cells: pd.DataFrame, shared: bool = False) -> Measured:
     """Prepare `cells` (either form of cells.csv) for contrasts of mIoU."""
-    summary = summarize(cells)
-    n = summary["n"].to_numpy(float)
-    encoders = list(summary[["pretrain", "intermediate"]].itertuples(index=False, name=None))
-    variance, df = moderate(summary["miou_se"].to_numpy(float) ** 2 * n, n - 1, encoders)
-    table = summary.set_index(KEYS).rename(columns={"miou_percent": "mean", "miou_se": "se"})
-    moderated = {"se_moderated": np.sqrt(variance / np.where(n > 0, n, np.nan)), "df_moderated": df}
-    table = table[["n", "mean", "se"]].assign(**moderated)
-    rows = {key: row for row, key in enumerate(table.index)}
-    return Measured(table, by_seed(cells).reindex(table.index), rows)
+    table = summarize(cells).set_index(KEYS).rename(columns={"miou_percent": "mean", "miou_se": "se"})
+    return prepare(table[["n", "mean", "se"]], None if is_summary(cells) else by_seed(cells), shared)
 
 
-def moderate(variances: np.ndarray, df: np.ndarray, encoders: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
-    """Shrink sample variances toward their common value; returns the shrunk variances and their degrees of freedom.
-
-    The prior is estimated from the variances themselves, by the moments of their logarithms. Fewer than four variances
-    say nothing about a common value and are returned as they are. Entries that are not numbers stay so.
-
-    Args:
-        variances: of one run, each with `df` degrees of freedom.
-        encoders: which encoder each belongs to. Degrees of freedom never exceed what one variance per encoder has:
-            simulated with noise that cells of an encoder share, tests keep their level this way and lose it otherwise.
-    """
-    variances, df = np.asarray(variances, float), np.asarray(df, float)
-    known = np.isfinite(variances) & (df > 0)
-    if known.sum() < 4 or not np.any(variances[known] > 0):
-        return np.where(known, variances, np.nan), np.where(known, df, np.nan)
-    s2, d = variances[known], df[known]
-    s2 = np.maximum(s2, 1e-5 * np.median(s2[s2 > 0]))  # a variance of exactly zero has no logarithm
-    e = np.log(s2) - special.digamma(d / 2) + np.log(d / 2)
-    excess = np.var(e, ddof=1) - np.mean(special.polygamma(1, d / 2))
-    if excess > 0:
-        prior_df = 2 * _inverse_trigamma(excess)
-        prior = np.exp(np.mean(e) + special.digamma(prior_df / 2) - np.log(prior_df / 2))
-        shrunk = (prior_df * prior + d * s2) / (prior_df + d)
-    else:  # the variances differ no more than chance makes them differ: one common variance
-        prior_df, shrunk = np.inf, np.full(len(d), np.sum(d * s2) / np.sum(d))
-    result, result_df = np.full(len(variances), np.nan), np.full(len(variances), np.nan)
-    result[known] = shrunk
-    most = pd.Series(d).groupby(pd.factorize(pd.Series(list(encoders), dtype=object)[known])[0]).max().sum()
-    result_df[known] = np.minimum(prior_df + d, most)
-    return result, result_df
+def prepare(table: pd.DataFrame, seeds: pd.DataFrame | None, shared: bool) -> Measured:
+    """Pool the noise of cells with n, mean and se (index KEYS), known by seed or, with `seeds` None, as they are."""
+    seeds = pd.DataFrame(index=table.index, dtype=float) if seeds is None else seeds.reindex(table.index)
+    numbers: dict[tuple[int, str], int] = {}
+    encoders = np.array([numbers.setdefault(key[:2], len(numbers)) for key in table.index], int)
+    n, variances = table["n"].to_numpy(float), (table["se"] ** 2 * table["n"]).to_numpy(float)
+    scores = seeds.to_numpy(float)
+    noise = of_runs(scores, encoders) if seeds.shape[1] else of_summaries(variances, n, encoders, shared)
+    moderated = np.full((len(table), 2), np.nan)
+    one = np.ones(1)
+    for row in np.flatnonzero(np.isfinite(variances) & (n > 1)) if noise else []:
+        own = (variances[row] / n[row], n[row] - 1)
+        moderated[row] = max(model.error(one, n[[row]], np.zeros(1, int), own) for model in noise)
+    table = table.assign(se_moderated=moderated[:, 0], df_moderated=moderated[:, 1])
+    return Measured(table, seeds, shared, {key: row for row, key in enumerate(table.index)}, encoders, noise)
 
 
 def contrasts(measured: Measured, wanted: Sequence[Weights], confidence: float = 0.95) -> pd.DataFrame:
-    """Test each weighted sum of cell means against zero; one row per contrast, in the order given.
+    """Estimate each weighted sum of cell means; one row per contrast, in the order given.
 
-    Columns: n (pairs, or runs of the smallest cell), method, effect, se, df, low, high, p (two-sided, uncorrected), and
-    the moderated se, df, low, high, p. Paired contrasts are moderated together, so they should be of one kind.
+    Columns: n (pairs, or runs of the smallest cell), method, effect, se, df, interval (low, high), and p (two-sided,
+    against zero, uncorrected): p < 1 - confidence exactly where the interval leaves out zero.
     """
-    frame = pd.DataFrame([_contrast(measured, weights) for weights in wanted])
-    if frame.empty:
-        return pd.DataFrame(columns=[*TEST_COLUMNS, *MODERATED_COLUMNS])
-    paired = (frame["method"] == PAIRED).to_numpy()
-    n = frame["n"].to_numpy(float)
-    encoders = [next(iter(weights))[:2] for weights in wanted]
-    variance, df = moderate(np.where(paired, frame["se"] ** 2 * n, np.nan), np.where(paired, n - 1, np.nan), encoders)
-    frame.loc[paired, "se_moderated"] = np.sqrt(variance / n)[paired]
-    frame.loc[paired, "df_moderated"] = df[paired]
-    for end in ("", "_moderated"):
-        se, degrees = frame[f"se{end}"].to_numpy(float), frame[f"df{end}"].to_numpy(float)
-        reach = stats.t.ppf((1 + confidence) / 2, degrees) * se
-        frame[f"low{end}"], frame[f"high{end}"] = frame["effect"] - reach, frame["effect"] + reach
-        frame[f"p{end}"] = p_value(frame["effect"].to_numpy(float), se, degrees)
-    return frame[[*TEST_COLUMNS, *MODERATED_COLUMNS]]
+    if not wanted:
+        return pd.DataFrame(columns=TEST_COLUMNS)
+    n, method, *numbers = zip(*(_contrast(measured, weights) for weights in wanted), strict=True)
+    effect, se, df = np.array(numbers, float)
+    reach = stats.t.ppf((1 + confidence) / 2, df) * se
+    columns = (n, method, effect, se, df, effect - reach, effect + reach, p_value(effect, se, df))
+    return pd.DataFrame(dict(zip(TEST_COLUMNS, columns, strict=True)))
 
 
-def dependent(measured: Measured, weights: Weights) -> tuple[float, float]:
-    """Standard error and degrees of freedom of a contrast if all cells of one encoder had one and the same error.
-
-    The most that a shared encoder can do to a published study, whose runs are not known one by one.
-    """
-    table = measured.table.loc[list(weights)]
-    parts = table["se_moderated"] * np.abs(list(weights.values()))
-    by_encoder = parts.groupby(level=["pretrain", "intermediate"]).sum()
-    return float(np.linalg.norm(by_encoder)), float(table["df_moderated"].min())
-
-
-def p_value(effect: ArrayLike, se: ArrayLike, df: ArrayLike, one_sided: bool = False) -> np.ndarray:
-    """Student's p of `effect` against zero, two-sided or for the alternative effect > 0."""
+def p_value(effect: ArrayLike, se: ArrayLike, df: ArrayLike) -> np.ndarray:
+    """Student's two-sided p of `effect` against zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.asarray(effect, float) / np.asarray(se, float)
-    return stats.t.sf(t, df) if one_sided else 2 * stats.t.sf(np.abs(t), df)
+    return 2 * stats.t.sf(np.abs(t), df)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
@@ -178,34 +192,22 @@ def average(many: Sequence[Weights]) -> Weights:
     return total
 
 
-def _contrast(measured: Measured, weights: Weights) -> dict[str, float | str]:
+def _contrast(measured: Measured, weights: Weights) -> tuple[int, str, float, float, float]:
+    """The first five columns of `contrasts`."""
     keys, c = list(weights), np.array(list(weights.values()))
-    row: dict[str, float | str] = dict.fromkeys(("effect", "se", "df", "se_moderated", "df_moderated"), np.nan)
-    if not all(measured.has(key) for key in keys):
-        return {**row, "n": 0, "method": MISSING}
+    if not keys or not all(measured.has(key) for key in keys):
+        return 0, MISSING, np.nan, np.nan, np.nan
     rows = [measured.rows[key] for key in keys]
-    values = c @ measured.seeds.to_numpy(float)[rows]
+    values = c @ measured.scores[rows]
     values = values[np.isfinite(values)]  # seeds that all cells share
+    own: tuple[float, float] | np.ndarray
     if len(values) >= 2:
-        se = np.std(values, ddof=1) / np.sqrt(len(values))
-        return {**row, "n": len(values), "method": PAIRED, "effect": values.mean(), "se": se, "df": len(values) - 1}
-    table = {name: measured.table[name].to_numpy(float)[rows] for name in measured.table}
-    row["effect"] = c @ table["mean"]
-    n = int(table["n"].min())
-    if n < 2:
-        return {**row, "n": n, "method": NO_ERROR}
-    row["se"], row["df"] = _satterthwaite(c, table["se"], table["n"] - 1)
-    row["se_moderated"], row["df_moderated"] = _satterthwaite(c, table["se_moderated"], table["df_moderated"])
-    return {**row, "n": n, "method": WELCH}
-
-
-def _satterthwaite(c: np.ndarray, se: np.ndarray, df: np.ndarray) -> tuple[float, float]:
-    parts = (c * se) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.sqrt(parts.sum())), float(parts.sum() ** 2 / np.sum(parts**2 / df))
-
-
-def _inverse_trigamma(value: float) -> float:
-    """x > 0 with trigamma(x) = value."""
-    log_x = optimize.brentq(lambda y: np.log(special.polygamma(1, np.exp(y))) - np.log(value), -40, 40)
-    return float(np.exp(log_x))
+        effect, n, method = values.mean(), np.full(len(c), float(len(values))), PAIRED
+        own = values.var(ddof=1) / len(values), len(values) - 1
+    else:
+        n, mean, se = measured.values[rows].T
+        effect, method, own = c @ mean, UNPAIRED, se**2 * n
+    if n.min() < 2 or not measured.noise:
+        return int(n.min()), NO_ERROR, effect, np.nan, np.nan
+    _, encoders = np.unique(measured.encoders[rows], return_inverse=True)
+    return int(n.min()), method, effect, *max(model.error(c, n, encoders, own) for model in measured.noise)

@@ -5,9 +5,8 @@ network that was not pre-trained reaches the score that a pre-trained one reache
 horizontal distance between the two curves. The curve without pre-training is interpolated monotonically (isotonic
 regression, then PCHIP) over log images. It is never extended: a score above its last point is worth more than the
 largest size (`bound` `>`), one below its first point less than the smallest (`<`). Intervals come from a parametric
-bootstrap over the cells' means (Student's t with moderated errors; seed fixed); a draw beyond the curve counts as
-infinity or zero, so an end of an interval may be `inf` or 0. Cells are drawn independently: the noise of an encoder
-that its cells share moves neighboring answers together.
+bootstrap over the cells' means (Student's t with moderated errors, what cells of one encoder share drawn together; seed
+fixed); a draw beyond the curve counts as infinity or zero, so an end of an interval may be `inf` or 0.
 """
 
 import math
@@ -17,7 +16,7 @@ import pandas as pd
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
-from viny.analysis.contrasts import Key, Measured, measure
+from viny.analysis.contrasts import measure
 from viny.analysis.frames import KEYS
 from viny.analysis.summary import grid
 
@@ -25,17 +24,19 @@ FINE = 600  # points of the interpolated curve
 COLUMNS = [*KEYS, "miou_percent", "equivalent", "equivalent_low", "equivalent_high", "bound"]
 
 
-def effective_data(cells: pd.DataFrame, confidence: float = 0.95, draws: int = 2_000, seed: int = 0) -> pd.DataFrame:
+def effective_data(
+    cells: pd.DataFrame, confidence: float = 0.95, draws: int = 2_000, seed: int = 0, shared: bool = False
+) -> pd.DataFrame:
     """For each pre-trained cell: how many labeled images reach its mIoU without pre-training, with interval.
 
     Columns: `equivalent` labels (the largest or smallest measured size where `bound` is `>` or `<`) and the ends of its
     interval. NaN where a cell is missing or fewer than two sizes were measured without pre-training.
     """
     sizes, tasks, labels = grid(cells)
-    measured = measure(cells)
+    measured = measure(cells, shared)
     random = np.random.default_rng(seed)
     known = [d for d in labels if measured.has((0, "none", d))]
-    curves = _draw(measured, [(0, "none", d) for d in known], draws, random) if len(known) >= 2 else None
+    curves = measured.draw([(0, "none", d) for d in known], draws, random) if len(known) >= 2 else None
     n = np.array(known, float)
     if curves is not None:
         sure = np.isfinite(curves).all(axis=1)  # rows without errors say nothing
@@ -44,7 +45,7 @@ def effective_data(cells: pd.DataFrame, confidence: float = 0.95, draws: int = 2
     for cell in [(size, task, d) for size in sizes if size > 0 for task in tasks for d in labels]:
         row = dict(zip(KEYS, cell, strict=True)) | {"bound": ""}
         if curves is not None and measured.has(cell):
-            scores = _draw(measured, [cell], draws, random)[:, 0]
+            scores = measured.draw([cell], draws, random)[:, 0]
             drawn = np.full(len(scores), np.nan)
             drawn[sure] = invert(fine, values, scores[sure])
             drawn[~np.isfinite(scores)] = np.nan
@@ -76,14 +77,6 @@ def invert(fine: np.ndarray, values: np.ndarray, scores: np.ndarray) -> np.ndarr
     share = np.clip((scores - low) / np.where(high > low, high - low, 1), 0, 1)
     found = np.exp(fine[upper - 1] + share * (fine[upper] - fine[upper - 1]))
     return np.where(scores > values[:, -1], np.inf, np.where(scores < values[:, 0], 0.0, found))
-
-
-def _draw(measured: Measured, keys: list[Key], draws: int, random: np.random.Generator) -> np.ndarray:
-    """(1 + draws, cells): the means themselves, then means redrawn with their errors (missing errors: no draws)."""
-    table = measured.table.loc[keys]
-    mean, se = table["mean"].to_numpy(float), table["se_moderated"].to_numpy(float)
-    noise = random.standard_t(np.nan_to_num(table["df_moderated"].to_numpy(float), nan=1.0), size=(draws, len(keys)))
-    return np.vstack([mean, mean + se * noise])
 
 
 def _equivalent(drawn: np.ndarray, n: np.ndarray, confidence: float) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The effect of each stage in each cell: statistics/effects.csv.
 
 Families of comparisons: `pretrain` (a size against 0), `pretrain_step` (a size against the one below), `intermediate`
-(a task against none), `downstream_step` (a size against the one below). How contrasts are paired, moderated and what
-they speak of: `viny.analysis.contrasts`.
+(a task against none), `downstream_step` (a size against the one below). How differences are paired and what their
+errors are made of: `viny.analysis.contrasts`.
 """
 
 import itertools
@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from viny.analysis.contrasts import MODERATED_COLUMNS, TEST_COLUMNS, contrasts, difference, holm, measure
+from viny.analysis.contrasts import TEST_COLUMNS, Key, Measured, Weights, contrasts, difference, holm, measure
 from viny.analysis.frames import KEYS
 from viny.analysis.summary import grid
 
-EFFECT_COLUMNS = ["family", *KEYS, "baseline", *TEST_COLUMNS, "p_holm", *MODERATED_COLUMNS, "p_moderated_holm"]
+EFFECT_COLUMNS = ["family", *KEYS, "baseline", *TEST_COLUMNS, "p_holm"]
 
 
 def comparisons(cells: pd.DataFrame) -> pd.DataFrame:
-    """All comparisons that the declared grid holds: family, place of the cell, baseline's value, weights."""
+    """All comparisons that the declared grid holds: family, place of the cell, baseline's value, baseline's key."""
     sizes, tasks, labels = grid(cells)
     declared = set(cells[KEYS].itertuples(index=False, name=None))
     smaller, fewer = (dict(zip(values[1:], values, strict=False)) for values in (sizes, labels))
@@ -32,19 +32,27 @@ def comparisons(cells: pd.DataFrame) -> pd.DataFrame:
         for family, axis, value in wanted:
             baseline: Any = (*cell[:axis], value, *cell[axis + 1 :])
             if cell in declared and baseline in declared:
-                rows.append((family, *cell, str(value), difference(cell, baseline)))
-    return pd.DataFrame(rows, columns=["family", *KEYS, "baseline", "weights"])
+                rows.append((family, *cell, str(value), baseline))
+    return pd.DataFrame(rows, columns=["family", *KEYS, "baseline", "of"])
 
 
-def effects(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def effects(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False) -> pd.DataFrame:
     """The effect of each stage in each cell, in points, with p corrected by Holm over its family.
 
     One row per comparison, also where a cell is missing; columns as in `viny.analysis.contrasts.contrasts`.
     """
-    measured = measure(cells)
+    measured = measure(cells, shared)
     frames = []
-    for _, group in comparisons(cells).groupby("family", sort=False):
-        tests = contrasts(measured, list(group["weights"]), confidence).set_index(group.index)
-        corrected = {f"{p}_holm": holm(tests[p]) for p in ("p", "p_moderated")}
-        frames.append(group.join(tests).assign(**corrected))
+    for family, group in comparisons(cells).groupby("family", sort=False):
+        pairs = dict(zip(group[KEYS].itertuples(index=False, name=None), group["of"], strict=True))
+        of, wanted = measured, [difference(*pair) for pair in pairs.items()]
+        if family == "intermediate":
+            of, wanted = after_task(measured, pairs)
+        tests = contrasts(of, wanted, confidence).set_index(group.index)
+        frames.append(group.join(tests).assign(p_holm=holm(tests["p"])))
     return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()).reindex(columns=EFFECT_COLUMNS)
+
+
+def after_task(measured: Measured, pairs: dict[Key, Key]) -> tuple[Measured, list[Weights]]:
+    """Differences of cells that start from one encoder, taken before their noise is pooled."""
+    return measured.against(pairs), [{cell: 1.0} for cell in pairs]

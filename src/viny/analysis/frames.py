@@ -83,6 +83,11 @@ class Tables:
         return float(self.settings.get("confidence", 0.95))
 
     @property
+    def shares_encoders(self) -> bool:
+        """Whether all seeds start from one encoder a size, so that nothing is known about pre-training anew."""
+        return bool(self.settings.get("share_encoder", False))
+
+    @property
     def grid(self) -> pd.DataFrame:
         """The cells of encoders trained here, or of none: the grid of sizes."""
         return on_grid(self.cells)
@@ -152,6 +157,7 @@ def from_study(study: Study) -> Tables:
         "miou": study.config.analysis.miou,
         "confidence": study.config.analysis.confidence,
         "share_encoder": study.config.grid.share_encoder,
+        "claims": {name: claim.model_dump(mode="json") for name, claim in study.config.claims.items()},
         "leaks": described(leaks(study)),
         "stages": _stages(own),
     }

@@ -13,10 +13,9 @@ from viny.analysis.formats import Table, any_number, is_missing, joined, render
 from viny.analysis.frames import KEYS, Tables
 from viny.analysis.mixtures import compute_differences
 
-VERDICTS = ("supported", "contradicted", "undecided", "not tested")
+VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
 DIRECTIONS = {"agrees": "agree", "disagrees": "disagree", "mixed": "mixed", "none": "–"}
 HEADINGS = {
-    "p": "p (one-sided)",
     "pretrain": "pre-train",
     "intermediate": "task",
     "downstream": "labels",
@@ -26,7 +25,7 @@ MIOU = {"dataset": "one confusion matrix of all test pixels", "per_image": "the 
 FIGURES = {
     "miou": "mIoU by pre-training and fine-tuning size, mean ± standard error over runs. A cross: no result yet.",
     "change_by_pretraining": "What pre-training changes against a random start, with standard errors.",
-    "change_by_intermediate": "What an intermediate task changes, cell by cell, in pairs of runs with the same seed.",
+    "change_by_intermediate": "What an intermediate task changes, cell by cell, with standard errors.",
     "effective_data": "What pre-training is worth in labeled images: above the dotted line it replaces labels. Open "
     "markers with an arrow: beyond all scores without pre-training, so only a bound is known.",
     "gain_per_doubling": "Points of mIoU bought by each doubling of labels and of pre-training images.",
@@ -68,7 +67,7 @@ def page(
     )
 
 
-def claims_page(study: str, alpha: float, claims: list[dict[str, Any]]) -> str:
+def claims_page(study: str, confidence: float, claims: list[dict[str, Any]]) -> str:
     """claims.md: the verdicts with criteria, numbers and the cells behind them."""
     records = []
     for claim in claims:
@@ -78,7 +77,7 @@ def claims_page(study: str, alpha: float, claims: list[dict[str, Any]]) -> str:
         record["left"] = [i for i, name in enumerate(columns) if isinstance(cells[0][name], str)]
         record["rows"] = [[any_number(cell[name]) for name in columns] for cell in cells]
         records.append(claim | record)
-    return render("claims.md", study=study, alpha=alpha, claims=records, directions=DIRECTIONS)
+    return render("claims.md", study=study, confidence=confidence, claims=records, directions=DIRECTIONS)
 
 
 def _what_was_run(tables: Tables) -> list[str]:

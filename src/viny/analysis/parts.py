@@ -15,8 +15,10 @@ from viny.analysis.effective_data import effective_data
 from viny.analysis.effects import effects
 from viny.analysis.formats import Table
 from viny.analysis.frames import PUBLISHED, Tables, on_grid, write_csv, write_json
-from viny.analysis.published import beside_paper
+from viny.analysis.published import Reading, beside_paper, published_cells
+from viny.analysis.readings import holding, readings, readings_table
 from viny.analysis.summary import with_encoders
+from viny.analysis.verdicts import NOT_TESTED
 from viny.files import write_text
 
 
@@ -31,15 +33,15 @@ class Parts:
     @cached_property
     def statistics(self) -> dict[str, pd.DataFrame]:
         """The files of statistics/ by name; a comparison with the paper where the data sets are the paper's."""
-        cells, confidence = self.source.grid, self.source.confidence
-        fits = scaling.fit_curves(cells, confidence)
+        cells, confidence, shared = self.source.grid, self.source.confidence, self.source.shares_encoders
+        fits = scaling.fit_curves(cells, confidence, shared)
         found = {
             "summary": with_encoders(self.source.cells),
-            "effects": effects(cells, confidence),
+            "effects": effects(cells, confidence, shared),
             "scaling": fits,
-            "scaling_curves": scaling.curve_points(cells, fits, confidence),
-            "doubling": scaling.gain_per_doubling(cells, confidence),
-            "effective_data": effective_data(cells, confidence),
+            "scaling_curves": scaling.curve_points(cells, fits, confidence, shared),
+            "doubling": scaling.gain_per_doubling(cells, confidence, shared),
+            "effective_data": effective_data(cells, confidence, shared=shared),
         }
         if self.source.on_paper_data and self.source.name != PUBLISHED:
             found["beside_paper"] = beside_paper(cells)
@@ -49,15 +51,31 @@ class Parts:
 
     @cached_property
     def claims(self) -> list[dict[str, Any]]:
-        """A record for each claim."""
-        return judge(self.source)
+        """A record for each claim; of the paper's numbers with the readings of the paper in which it holds."""
+        records = judge(self.source)
+        if self.source.name == PUBLISHED:
+            holds = holding(self.readings)
+            for record in (each for each in records if each["verdict"] != NOT_TESTED):
+                record["reason"] += (
+                    f"; holds in {holds[record['id']]} of {self.readings.shape[1]} readings of the paper"
+                )
+        return records
+
+    @cached_property
+    def readings(self) -> pd.DataFrame:
+        """Verdicts on the paper's numbers under every reading of the paper."""
+        return readings()
 
     @cached_property
     def tables(self) -> dict[str, Table]:
         """The files of tables/ by name."""
         found = tables.score_tables(self.source.cells)
+        if self.source.name == PUBLISHED:
+            found = tables.score_tables(published_cells(Reading(deviation=False)), "Mean ± as printed in the paper.")
         found["tableA1_settings"] = tables.settings_table(self.source.settings)
         found["table2_geometry"] = tables.geometry_table(self.source.geometry)
+        if self.source.name == PUBLISHED:
+            found["readings"] = readings_table(self.readings, self.claims)
         if "variants" in self.statistics:
             cells, compared = on_grid(self.source.variants), self.statistics["variants"]
             found["variants"] = variants.variants_table(cells, compared, self.source.confidence)
@@ -100,9 +118,10 @@ class Parts:
 
     def write_claims(self) -> None:
         """Write claims.json and claims.md."""
-        study, alpha = self.source.name, 1 - self.source.confidence
-        write_json(self.output / "claims.json", {"study": study, "alpha": alpha, "claims": self.claims})
-        write_text(self.output / "claims.md", page.claims_page(study, alpha, self.claims))
+        study, confidence = self.source.name, self.source.confidence
+        document = {"study": study, "confidence": confidence, "claims": self.claims}
+        write_json(self.output / "claims.json", document)
+        write_text(self.output / "claims.md", page.claims_page(study, confidence, self.claims))
 
     def write_tables(self) -> None:
         """Write tables/*.csv, .md, .tex and .html."""

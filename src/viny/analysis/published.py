@@ -3,9 +3,13 @@
 Source of the numbers in `data/`: Bridge, Sun, Branyicskai-Nagy, D'Ornano, Basu, "Diminishing Returns in Self-Supervised
 Learning", arXiv:2512.03862. `published_results.csv` holds Tables 1, A2 and A3,
 `published_optimization.csv` Table A1, `published_geometry.csv` Table 2 of v2.
-The tables never define their ±; the figure captions say standard error over 3 runs, which is how it is read here.
+The paper leaves three things open, each a part of a `Reading`: the tables never define their ± (captions of the first
+version say standard error; the error bars of the second fit sample standard deviations, the likelier reading); Fig. 4
+and the tables disagree about 100,000 images; and whether the three runs of a cell had encoders of their own (the
+release makes one a size).
 """
 
+from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
@@ -20,21 +24,46 @@ RUNS = 3
 PRETRAIN_EPOCHS, INTERMEDIATE_EPOCHS, FINETUNE_EPOCHS, BATCH = 100, 200, 100, 64
 INTEL_IMAGES = 14_034
 NAMES = {"intel": "cls_intel", "pretrained": "none"}  # the intermediate task's name in the tables and here
+# Fig. 4 of v2: what Intel classification changes after 100,000 images, in points, by labels.
+FIGURE_4 = {250: -6.25, 500: -5.03, 1_000: -4.51, 2_000: -3.44, 4_000: -2.03, 6_000: -1.31}
 
 
-def tables() -> Tables:
+@dataclass(frozen=True)
+class Reading:
+    """How the paper is read where it leaves something open.
+
+    Attributes:
+        deviation: ± is a sample standard deviation over the runs, not a standard error.
+        figure: the 100,000 images curve after Intel classification is that of Fig. 4, not of Table A3.
+        shared: the runs of a cell start from one encoder.
+    """
+
+    deviation: bool = True
+    figure: bool = False
+    shared: bool = False
+
+
+def tables(reading: Reading = Reading()) -> Tables:
     """The published study: 42 cells, Table 2 of v2 and Table A1."""
     stages = {}
     for row in _data("published_optimization.csv").to_dict("records"):
         phase, milestones = row.pop("phase"), [int(epoch) for epoch in row["milestones"].split()]
         stages[phase] = {"settings": {phase.replace(" ", "."): row | {"milestones": milestones}}}
-    return Tables(published_cells(), {"study": PUBLISHED, "miou": "not said", "stages": stages}, published_geometry())
+    settings = {"study": PUBLISHED, "miou": "not said", "share_encoder": reading.shared, "stages": stages}
+    return Tables(published_cells(reading), settings, published_geometry())
 
 
-def published_cells() -> pd.DataFrame:
+def published_cells(reading: Reading = Reading()) -> pd.DataFrame:
     """One row per cell, with standard errors; images seen are computed from Table A1."""
     table = _data("published_results.csv").rename(columns={"pretrain_size": "pretrain", "finetune_size": "downstream"})
     task = table["intermediate"].replace(NAMES)
+    if reading.deviation:
+        table[["miou_pm", "accuracy_pm"]] /= np.sqrt(RUNS)
+    if reading.figure:
+        bare = table[(table["pretrain"] == 100_000) & (task == "none")].set_index("downstream")["miou_percent"]
+        here = (table["pretrain"] == 100_000) & (task == "cls_intel")
+        labels = table.loc[here, "downstream"]
+        table.loc[here, "miou_percent"] = labels.map(bare) + labels.map(FIGURE_4)
     return table.drop(columns="table").assign(
         study=PUBLISHED,
         encoder="",

@@ -2,12 +2,13 @@
 
 Law: mIoU(n) = a - b n^-c with b >= 0, c > 0 and asymptote a. As c goes to 0 it becomes alpha + beta log2 n, growth by
 the same amount at each doubling without end; that log law is fitted beside it. Fits are weighted by moderated standard
-errors (`viny.analysis.contrasts`). For fixed c the best a and b are closed-form, so intervals are profile-likelihood
+errors (`viny.analysis.noise`). For fixed c the best a and b are closed-form, so intervals are profile-likelihood
 intervals from a grid. A law is `determined` only if it describes the points, excludes c = 0 and bounds the asymptote
 below 100%; otherwise a, b and c are left empty and `reason` says what the data leave open.
 
-Along pre-training data the law starts at the smallest size above 0. Errors of different cells are taken as independent;
-noise of an encoder that all its cells share moves its whole curve, so it belongs to a more than the interval of a says.
+Along pre-training data the law starts at the smallest size above 0. Along labels all points belong to one encoder, and
+the noise that it gives to all of them moves the whole curve: it is left out of the points' errors and added to that of
+the asymptote.
 
 In statistics/: scaling.csv (a row per curve: parameters, intervals, chi2 and p of the fit, log law),
 scaling_curves.csv (points of the fitted curves with bootstrap bands), doubling.csv (gain per doubling at each step).
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from viny.analysis.contrasts import contrasts, measure
+from viny.analysis.contrasts import contrasts, measure, polynomial
 from viny.analysis.summary import grid
 
 FEWEST = 4  # points: three parameters and one to see whether they fit
@@ -29,10 +30,11 @@ LEAST_P = 0.01  # a law that data contradict at this level is not reported as fo
 EXPONENTS = np.concatenate([[0.0], np.geomspace(0.01, 5, 300)])
 ABOVE = np.geomspace(0.02, 2000, 400)  # asymptotes tried, points above the highest score
 CURVE_POINTS, DRAWS = 60, 400
+SLOPE = ["per_doubling", "per_doubling_low", "per_doubling_high"]
 PLACE = ["axis", "pretrain", "intermediate", "downstream"]
 FIT_COLUMNS = [
     *[*PLACE, "points", "a", "a_low", "a_high", "b", "c", "c_low", "c_high", "chi2", "df", "p_fit"],
-    *["determined", "reason", "per_doubling", "per_doubling_low", "per_doubling_high", "chi2_log", "p_log"],
+    *["determined", "reason", *SLOPE, "chi2_log", "p_log"],
 ]
 
 
@@ -44,20 +46,27 @@ class Curve:
         place: axis (`downstream` or `pretrain`) and the fixed coordinates; the axis's own coordinate is missing.
         n: (m,) images.
         y: (m,) mIoU in percent, with standard errors `se`.
-        df: degrees of freedom of the standard errors together.
+        shift: standard error of what moves all points together.
+        slope: row of `viny.analysis.contrasts.contrasts` for the slope of y per doubling of n.
     """
 
     place: dict[str, Any]
     n: np.ndarray
     y: np.ndarray
     se: np.ndarray
-    df: float
+    shift: float
+    slope: pd.Series
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the standard errors together."""
+        return float(self.slope["df"])
 
 
-def curves(cells: pd.DataFrame) -> list[Curve]:
+def curves(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False) -> list[Curve]:
     """Every curve the grid holds: along downstream for each encoder, along pre-training for each task and size."""
     sizes, tasks, labels = grid(cells)
-    measured = measure(cells)
+    measured = measure(cells, shared)
     used = [size for size in sizes if size > 0]
     keys: list[tuple[str, Any, str, Any]] = [("downstream", size, task, None) for size in sizes for task in tasks]
     keys += [("pretrain", None, task, d) for task in tasks for d in labels if len(used) > 1]
@@ -67,25 +76,29 @@ def curves(cells: pd.DataFrame) -> list[Curve]:
         cell = [(size, task, n) if axis == "downstream" else (n, task, label) for n in along]
         known = [i for i, key in enumerate(cell) if measured.has(key)]
         if known:
-            table = measured.table.loc[[cell[i] for i in known]]
-            y, se, df = (table[name].to_numpy(float) for name in ("mean", "se_moderated", "df_moderated"))
+            here, n = [cell[i] for i in known], np.array([along[i] for i in known], float)
+            y, se = (measured.table.loc[here, name].to_numpy(float) for name in ("mean", "se_moderated"))
+            share = measured.correlation if axis == "downstream" else 0.0
             place = dict(zip(PLACE, (axis, size, task, label), strict=True))
-            found.append(Curve(place, np.array([along[i] for i in known], float), y, se, float(df.sum())))
+            weights = polynomial(here, np.log2(n), 1) if len(n) > 1 else {here[0]: 1.0}
+            slope = contrasts(measured, [weights], confidence).iloc[0]
+            shift = float(np.sqrt(share * np.mean(se**2)))
+            found.append(Curve(place, n, y, np.sqrt(1 - share) * se, shift, slope))
     return found
 
 
-def fit_curves(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def fit_curves(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False) -> pd.DataFrame:
     """Fit every curve; refusals say why in `reason`."""
-    rows = [{**curve.place, **fit(curve, confidence)} for curve in curves(cells)]
+    rows = [{**curve.place, **fit(curve, confidence)} for curve in curves(cells, confidence, shared)]
     return pd.DataFrame(rows, columns=FIT_COLUMNS).astype({"pretrain": "Int64", "downstream": "Int64"})
 
 
 def fit(curve: Curve, confidence: float = 0.95) -> dict[str, Any]:
     """Fit the saturating law and the log law to one curve."""
     row: dict[str, Any] = {"points": len(curve.n), "determined": False}
-    if not np.isfinite(curve.se).all():
-        return {**row, "reason": "no standard errors: single runs"}
-    row |= _log_law(curve, confidence) if len(curve.n) > 1 else {}
+    if not (curve.se > 0).all():
+        return {**row, "reason": "no standard errors: single runs, or runs that do not differ"}
+    row |= _log_law(curve) if len(curve.n) > 1 else {}
     if len(curve.n) < FEWEST:
         return {**row, "reason": f"{len(curve.n)} size(s), a law with three parameters needs {FEWEST}"}
     profile = _profile(curve)
@@ -94,20 +107,25 @@ def fit(curve: Curve, confidence: float = 0.95) -> dict[str, Any]:
     row |= {"chi2": chi2, "df": df, "p_fit": _p_fit(chi2, df, curve.df)}
     row["c_low"], row["c_high"] = _range(EXPONENTS, profile, most)
     asymptotes = curve.y.max() + ABOVE
-    row["a_low"], high = _range(asymptotes, _profile_of_asymptote(curve, asymptotes), most)
+    of_asymptote = _profile_of_asymptote(curve, asymptotes)
+    row["a_low"], high = _range(asymptotes, of_asymptote, most)
+    center, shift = asymptotes[of_asymptote.argmin()], stats.t.ppf((1 + confidence) / 2, curve.df) * curve.shift
+    row["a_low"], high = center - np.hypot(center - row["a_low"], shift), center + np.hypot(high - center, shift)
     row["a_high"] = np.inf if high > 100 else high
     reason = _refusal(row, confidence)
     found = {} if reason else _parameters(curve, EXPONENTS[profile.argmin()])
     return {**row, **found, "determined": not reason, "reason": reason}
 
 
-def curve_points(cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def curve_points(
+    cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.95, shared: bool = False
+) -> pd.DataFrame:
     """Fitted curves on a dense grid inside the measured range, with pointwise bands from a parametric bootstrap.
 
     A curve that neither law describes has no rows.
     """
     frames = []
-    for curve, row in zip(curves(cells), fits.to_dict("records"), strict=True):
+    for curve, row in zip(curves(cells, confidence, shared), fits.to_dict("records"), strict=True):
         if row["determined"]:
             law, exponents = "power", EXPONENTS[1:]
         elif row["p_log"] >= LEAST_P:
@@ -122,7 +140,7 @@ def curve_points(cells: pd.DataFrame, fits: pd.DataFrame, confidence: float = 0.
     return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
-def gain_per_doubling(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+def gain_per_doubling(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False) -> pd.DataFrame:
     """Points gained per doubling of data over each step of each axis (sizes above 0), a row each, with tests."""
     sizes, tasks, labels = grid(cells)
     used = [size for size in sizes if size > 0]
@@ -135,7 +153,7 @@ def gain_per_doubling(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataF
             doublings = np.log2(last / first)
             places.append((axis, *start, first, last))
             wanted.append({end: 1 / doublings, start: -1 / doublings})
-    tests = contrasts(measure(cells), wanted, confidence).rename(columns={"effect": "gain"})
+    tests = contrasts(measure(cells, shared), wanted, confidence).rename(columns={"effect": "gain"})
     return pd.concat([pd.DataFrame(places, columns=[*PLACE, "from", "to"]), tests], axis=1)
 
 
@@ -207,18 +225,14 @@ def _refusal(row: dict[str, Any], confidence: float) -> str:
     return f"at {confidence:.0%}: " + "; ".join(left_open) if left_open else ""
 
 
-def _log_law(curve: Curve, confidence: float) -> dict[str, float]:
+def _log_law(curve: Curve) -> dict[str, float]:
     """Points per doubling with interval, and how well a straight line in log2 n fits."""
-    w = curve.se**-2
-    x = np.log2(curve.n)
-    centered = x - (w @ x) / w.sum()
-    slope = w @ (centered * curve.y) / (w @ centered**2)
-    residual = curve.y - (w @ curve.y) / w.sum() - slope * centered
-    chi2 = float(w @ residual**2)
-    reach = stats.t.ppf((1 + confidence) / 2, curve.df) / np.sqrt(w @ centered**2)
-    found = {"per_doubling": slope, "per_doubling_low": slope - reach, "per_doubling_high": slope + reach}
+    row = {name: curve.slope[key] for name, key in zip(SLOPE, ("effect", "low", "high"), strict=True)}
+    w, x = curve.se**-2, np.log2(curve.n)
+    x, y = x - (w @ x) / w.sum(), curve.y - (w @ curve.y) / w.sum()
+    chi2 = float(w @ (y - (w @ (x * y)) / (w @ x**2) * x) ** 2)
     p = _p_fit(chi2, len(x) - 2, curve.df) if len(x) > 2 else np.nan
-    return {**found, "chi2_log": chi2, "p_log": p}
+    return {**row, "chi2_log": chi2, "p_log": p}
 
 
 def _band(curve: Curve, n: np.ndarray, exponents: np.ndarray, confidence: float) -> tuple[np.ndarray, ...]:
@@ -242,5 +256,6 @@ def _band(curve: Curve, n: np.ndarray, exponents: np.ndarray, confidence: float)
     random = np.random.default_rng(0)
     drawn = (solve[best] @ z[0])[None] + random.standard_t(curve.df, size=(DRAWS, len(curve.n)))
     lines = np.einsum("dnm,dm->dn", predict[fitted(drawn)], drawn)
+    lines += curve.shift * random.standard_t(curve.df, size=(DRAWS, 1))
     low, high = np.quantile(lines, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return predict[best] @ z[0], low, high

@@ -35,17 +35,19 @@ MEASURES = {
 }
 
 
-def score_tables(cells: pd.DataFrame) -> dict[str, Table]:
+def score_tables(cells: pd.DataFrame, note: str = "") -> dict[str, Table]:
     """Tables 1, A2 and A3: accuracy and mIoU in percent, mean ± standard error over the runs of a cell.
 
-    Cells of encoders that were not trained here are further rows.
+    Cells of encoders that were not trained here are further rows. `note` says what ± is if it is something else.
     """
     summary = with_encoders(cells)
     bare, started = summary["intermediate"] == "none", (summary["pretrain"] > 0) | (summary["encoder"] != "")
-    scratch = _score_table(summary[bare & ~started], "Table 1", "Without pre-training", ["downstream"])
-    pretrained = _score_table(summary[bare & started], "Table A2", "After pre-training", ["pretrain", "downstream"])
+    scratch = _score_table(summary[bare & ~started], "Table 1", "Without pre-training", ["downstream"], note)
+    pretrained = _score_table(
+        summary[bare & started], "Table A2", "After pre-training", ["pretrain", "downstream"], note
+    )
     axes = ["intermediate", "pretrain", "downstream"]
-    after_task = _score_table(summary[~bare], "Table A3", "With an intermediate task", axes)
+    after_task = _score_table(summary[~bare], "Table A3", "With an intermediate task", axes, note)
     return {
         "table1_from_scratch": scratch,
         "tableA2_pretrained": pretrained,
@@ -53,7 +55,7 @@ def score_tables(cells: pd.DataFrame) -> dict[str, Table]:
     }
 
 
-def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str]) -> Table:
+def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str], note: str) -> Table:
     """One row per cell; a missing cell stays as `–`, one with missing runs says how many it has."""
     order = [part for key in place for part in (["encoder", key] if key == "pretrain" else [key])]
     summary = summary.sort_values(order, kind="stable")
@@ -71,7 +73,7 @@ def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str])
     left, group = int("intermediate" in place), len(place) - 1
     sizes = "pre-training and fine-tuning" if "pretrain" in place else "fine-tuning"
     title = f"{which}: pixel accuracy and mIoU (%) by number of {sizes} images."
-    return Table(name, title, columns, rows, frame, _runs_note(summary), left, group)
+    return Table(name, title, columns, rows, frame, note or _runs_note(summary), left, group)
 
 
 def settings_table(settings: dict[str, Any]) -> Table:

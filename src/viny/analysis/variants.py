@@ -9,11 +9,11 @@ variant scores exactly as the study's, for instance since it is the same run, no
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from viny.analysis import contrasts as tests
 from viny.analysis import names
-from viny.analysis.contrasts import MODERATED_COLUMNS, TEST_COLUMNS, Key, Measured, Weights, average, holm, measure
+from viny.analysis.contrasts import MISSING, TEST_COLUMNS, Key, Measured, contrasts, holm, measure
 from viny.analysis.formats import Table, number, plus_minus
 from viny.analysis.frames import KEYS
 from viny.grid import BASE
@@ -23,7 +23,7 @@ EQUAL = "equal in every run"
 SECONDS = ["pretrain_seconds", "intermediate_seconds", "train_seconds"]
 COLUMNS = [
     *["variant", "scope", *KEYS, "cells", "declared", "miou_percent", "miou_se", "base_percent", "base_se"],
-    *[*TEST_COLUMNS, "p_holm", *MODERATED_COLUMNS, "p_moderated_holm", "seconds", "seconds_ratio"],
+    *[*TEST_COLUMNS, "p_holm", "seconds", "seconds_ratio"],
 ]
 
 
@@ -42,21 +42,32 @@ def compare(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     measured = measure(cells.assign(intermediate=named))
     seconds = cells.assign(seconds=cells[SECONDS].sum(axis=1, skipna=False))
     seconds = seconds.groupby(["variant", *KEYS])["seconds"].mean()
-    rows = []
+    bases = {
+        _of(variant, place): place for variant, *place in cells.loc[own, ["variant", *KEYS]].itertuples(index=False)
+    }
+    bases = {cell: tuple(place) for cell, place in bases.items()}
+    equal = {cell for cell, base in bases.items() if _equal(measured, cell, base)}
+    changes = measured.against({cell: base for cell, base in bases.items() if cell not in equal})
+    rows, wanted = [], []
     for variant, frame in cells[own].groupby("variant", sort=False):
         places = list(dict.fromkeys(frame[KEYS].itertuples(index=False, name=None)))
         known = [place for place in places if measured.has(place) and measured.has(_of(variant, place))]
-        for place in places:
-            row = {"variant": variant, "scope": CELL, **dict(zip(KEYS, place, strict=True))}
-            rows.append(row | _row(measured, seconds, variant, [place]))
-        row = {"variant": variant, "scope": OVERALL, "cells": len(known), "declared": len(places)}
-        rows.append(row | _row(measured, seconds, variant, known or places))
-    found = pd.DataFrame(rows)
-    kinds = [found.loc[found["scope"] == scope, "weights"] for scope in (CELL, OVERALL)]
-    found = found.join(pd.concat([_tests(measured, weights, confidence) for weights in kinds]))
-    for end in ("", "_moderated"):
-        families = found.groupby(["scope", *KEYS], dropna=False)
-        found[f"p{end}_holm"] = families[f"p{end}"].transform(holm)
+        overall = {"variant": variant, "scope": OVERALL, "cells": len(known), "declared": len(places)}
+        for head, of in [
+            *(
+                ({"variant": variant, "scope": CELL, **dict(zip(KEYS, place, strict=True))}, [place])
+                for place in places
+            ),
+            (overall, known or places),
+        ]:
+            differing = [cell for place in of if (cell := _of(variant, place)) not in equal]
+            wanted.append(dict.fromkeys(differing, 1 / len(of)))
+            rows.append(head | _row(measured, seconds, variant, of))
+    found = pd.concat([pd.DataFrame(rows), contrasts(changes, wanted, confidence)], axis=1)
+    same = [not weights for weights in wanted]
+    found.loc[same, ["effect", "se", "low", "high"]] = 0.0
+    found.loc[same, "method"] = EQUAL
+    found["p_holm"] = found.groupby(["scope", *KEYS], dropna=False)["p"].transform(holm)
     whole = dict.fromkeys(("pretrain", "downstream", "cells", "declared"), "Int64")
     return found.reindex(columns=COLUMNS).astype(whole)
 
@@ -83,7 +94,7 @@ def variants_table(cells: pd.DataFrame, compared: pd.DataFrame, confidence: floa
         "Percent, mean ± standard error over runs; difference to the same cell of the study itself in points, paired "
         "by seed, with its t interval and its p corrected over the variants; time of training, encoders included."
     )
-    missing = int(((compared["method"] == tests.MISSING) & (compared["scope"] == CELL)).sum())
+    missing = int(((compared["method"] == MISSING) & (compared["scope"] == CELL)).sum())
     note += f" {missing} cells cannot be compared yet." if missing else ""
     return Table("", "What each variant changes.", columns, rows, compared, note, left=4, group=1)
 
@@ -104,7 +115,7 @@ def _of(variant: str, place: Key) -> Key:
 
 
 def _row(measured: Measured, seconds: pd.Series, variant: str, places: list[Key]) -> dict[str, object]:
-    """Means of a variant and of the study over `places`, the time of training, and the contrast between the two.
+    """Means of a variant and of the study over `places`, and the time of training.
 
     Standard errors are those of a single cell; the time is that behind a run, encoders included.
     """
@@ -113,25 +124,11 @@ def _row(measured: Measured, seconds: pd.Series, variant: str, places: list[Key]
         table = measured.table.loc[keys]
         row |= {f"{name}_percent": table["mean"].mean(), f"{name}_se": table["se"].mean() if len(keys) == 1 else None}
     took, base = (seconds.loc[[(name, *place) for place in places]].mean() for name in (variant, BASE))
-    row |= {"seconds": took, "seconds_ratio": took / base if base else math.nan}
-    # The study's cell comes first: the variants of a cell share it, so they vary together.
-    return row | {"weights": average([{place: -1.0, _of(variant, place): 1.0} for place in places])}
+    return row | {"seconds": took, "seconds_ratio": took / base if base else math.nan}
 
 
-def _tests(measured: Measured, wanted: pd.Series, confidence: float) -> pd.DataFrame:
-    """Tests of contrasts of one kind, in their rows; those that are zero in every run need none."""
-    equal = wanted.map(lambda weights: _equal_runs(measured, weights))
-    columns = [*TEST_COLUMNS, *MODERATED_COLUMNS]
-    found = pd.DataFrame(index=wanted.index, columns=columns)
-    tested = wanted[equal == 0]
-    found.loc[tested.index] = tests.contrasts(measured, list(tested), confidence)[columns].to_numpy()
-    found.loc[equal > 0, ["effect", "se", "low", "high"]] = 0.0
-    found.loc[equal > 0, "method"] = EQUAL
-    found.loc[equal > 0, "n"] = equal[equal > 0]
-    return found.astype({column: float for column in columns if column != "method"})
-
-
-def _equal_runs(measured: Measured, weights: Weights) -> int:
-    """Number of seeds if every cell scores the same on both sides with all of them; else 0."""
-    seeds = measured.seeds.loc[list(weights)].dropna(axis=1).to_numpy()
-    return seeds.shape[1] if (seeds[0::2] == seeds[1::2]).all() else 0  # rows: study, variant, study, variant ...
+def _equal(measured: Measured, cell: Key, base: Key) -> bool:
+    """Whether a cell has runs and all of them score as the baseline's."""
+    one, other = (measured.scores[measured.rows[key]] for key in (cell, base))
+    both = np.isfinite(one) & np.isfinite(other)
+    return bool(both.any() and (one[both] == other[both]).all())

@@ -1,8 +1,17 @@
-"""The rules by which a claim gets its verdict; the claims themselves are in `viny.analysis.claims`.
+"""How a claim gets its verdict: intervals against the range that the claim expects.
 
-A verdict is one of `supported`, `contradicted`, `undecided`, `not tested`. What the numbers look like without asking
-for significance is kept apart, as `direction`: `agrees`, `disagrees`, `mixed` or `none`. All tests are one-sided at
-alpha = 1 - confidence, on moderated errors (`viny.analysis.contrasts`).
+A verdict is read off the intervals that are shown. With the default confidence of 95%:
+
+| verdict | each effect must agree | the average must agree |
+|---|---|---|
+| supported | every interval lies in the range | the interval of the average lies in the range |
+| contradicted | an interval, widened for their number (Holm), lies outside | the interval lies outside |
+| negligible | every interval lies within ± the smallest effect that matters | the interval does |
+| undecided | none of these | none of these |
+| not tested | the study lacks the cells | the study lacks the cells |
+
+So a claim without any truth in it is supported, or a true one contradicted, in at most 5% of studies. What the
+estimates look like without asking for certainty is kept apart, as `direction`.
 """
 
 from collections.abc import Sequence
@@ -13,12 +22,26 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from viny.analysis.contrasts import WELCH, Key, Measured, Weights, average, contrasts, dependent, holm, p_value
+from viny.analysis import names
+from viny.analysis.contrasts import Measured, Weights, average, contrasts, holm, p_value
 from viny.analysis.frames import KEYS
 
-SUPPORTED, CONTRADICTED, UNDECIDED, NOT_TESTED = "supported", "contradicted", "undecided", "not tested"
-DRAWS = 4_000
-RECORDED = ["measure", *KEYS, "n", "method", "effect", "low_moderated", "high_moderated", "p_for"]
+SUPPORTED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "supported", "contradicted", "negligible", "undecided"
+NOT_TESTED = "not tested"
+DRAWS, POWER, MOST_RUNS = 4_000, 0.8, 200
+RECORDED = ["measure", *KEYS, "n", "method", "effect", "low", "high", "p"]
+Place = tuple[int | None, str, int | None]  # of a contrast; None: along this axis
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a claim expects of effects: a range, the smallest effect that matters, the unit, and the confidence."""
+
+    low: float
+    high: float
+    confidence: float
+    negligible: float | None = None
+    unit: str = "points"
 
 
 @dataclass
@@ -42,7 +65,7 @@ class Verdict:
 class Member:
     """One cell's or curve's part in a claim: a contrast, and the place it is reported at (None: along this axis)."""
 
-    place: tuple[int | None, str, int | None]
+    place: Place
     weights: Weights
 
 
@@ -51,170 +74,147 @@ def untested(reason: str) -> Verdict:
     return Verdict(NOT_TESTED, "none", reason)
 
 
-def evidence(
-    measured: Measured, members: Sequence[Member], sign: int, confidence: float, margin: float = 0.0
-) -> pd.DataFrame:
-    """A row per member: its place, the columns of `contrasts`, and one-sided tests of sign x effect > margin.
+def evidence(measured: Measured, members: Sequence[Member], expected: Expectation) -> pd.DataFrame:
+    """A row per member: its place, the columns of `contrasts`, and how it stands to the expected range.
 
-    `excess` is sign x effect - margin; `p_for` and `p_against` test it above and below zero.
+    `excess` is how far inside the range the effect lies (negative: outside), `inside` whether its interval does,
+    `p_against` the p of a range as far away as this.
     """
-    place = pd.DataFrame([member.place for member in members], columns=KEYS, dtype=object)
-    frame = pd.concat([place, contrasts(measured, [member.weights for member in members], confidence)], axis=1)
-    frame["excess"] = sign * frame["effect"] - margin
-    for name, side in (("p_for", 1), ("p_against", -1)):
-        frame[name] = p_value(side * frame["excess"], frame["se_moderated"], frame["df_moderated"], one_sided=True)
-    return frame
+    rows = contrasts(measured, [member.weights for member in members], expected.confidence)
+    effect, low, high = (rows[name].to_numpy(float) for name in ("effect", "low", "high"))
+    excess = np.minimum(effect - expected.low, expected.high - effect)
+    p = p_value(excess, rows["se"], rows["df"])
+    limit = expected.negligible or 0.0
+    place = dict(zip(KEYS, zip(*(member.place for member in members), strict=True), strict=True))
+    found = pd.DataFrame(place, dtype=object).assign(
+        excess=excess,
+        inside=(low > expected.low) & (high < expected.high),
+        p_against=np.where((excess < 0) | np.isnan(p), p, 1.0),
+        small=(low > -limit) & (high < limit),
+    )
+    return pd.concat([found, rows], axis=1)
 
 
-def always(frame: pd.DataFrame, confidence: float) -> Verdict:
-    """Is the effect on the claimed side in every row of `evidence`?
-
-    Supported: each cell alone is significant (intersection-union test; needs no correction). Contradicted: at least one
-    cell is significantly on the other side after Holm's correction. Undecided otherwise, also if a cell is missing.
-    """
-    known, decidable = frame["excess"].notna(), frame["p_for"].notna()
+def on_each(frame: pd.DataFrame, expected: Expectation) -> Verdict:
+    """Is every effect of `evidence` as expected? Undecided at best while one is missing or without error."""
+    known, decidable = frame["excess"].notna(), frame["p_against"].notna()
     if not known.any():
         return untested("none of the cells has a result")
-    alpha = 1 - confidence
-    significant, against = int((frame["p_for"] < alpha).sum()), _against(frame, alpha)
-    right = int((frame["excess"] > 0).sum())
+    against = int((holm(frame["p_against"]) < 1 - expected.confidence).sum())
+    agree, sure = int((frame["excess"] > 0).sum()), int(frame["inside"].sum())
     counts = [
-        (against, "significantly the other way"),
+        (against, "certainly otherwise"),
         (int((~known).sum()), "missing"),
         (int((known & ~decidable).sum()), "without error (single runs)"),
     ]
-    parts = [f"{right} of {int(known.sum())} cells point the claimed way, {significant} of them significantly"]
+    many = len(frame) > 1
+    parts = [f"{agree} of {int(known.sum())} effects are as claimed, {sure} of them certainly"] * many
     parts += [f"{count} {what}" for count, what in counts if count]
-    worst = frame.loc[frame["p_for"].idxmax() if decidable.any() else frame["excess"].idxmin()]
-    parts.append(f"weakest: {_describe(worst)}")
+    closeness = frame["excess"] / frame["se"].where(frame["se"] > 0)
+    worst = frame.loc[closeness.idxmin() if closeness.notna().any() else frame["excess"].idxmin()]
+    parts.append(f"{'weakest: ' * many}{_describe(worst)}")
     verdict = UNDECIDED
     if against:
         verdict = CONTRADICTED
-    elif decidable.all() and significant == len(frame):
+    elif sure == len(frame):
         verdict = SUPPORTED
-    plain = p_value(frame["excess"], frame["se"], frame["df"], one_sided=True)
-    numbers = {
-        **{"cells": len(frame), "claimed_direction": right, "significant": significant, "against": against},
-        **{"significant_unmoderated": int((plain < alpha).sum())},
-        **{"largest_p": frame["p_for"].max(), "weakest_effect": worst["effect"]},
-    }
+    elif frame["small"].all():
+        verdict = NEGLIGIBLE
+        parts.append(f"every effect is smaller than {expected.negligible:g}")
+    elif decidable.all():
+        parts.append(_more_runs(worst, expected))
+    numbers = {"cells": len(frame), "as_claimed": agree, "certain": sure, "against": against}
+    numbers |= {"weakest_effect": worst["effect"], "weakest_low": worst["low"], "weakest_high": worst["high"]}
     return Verdict(verdict, _direction(frame.loc[known, "excess"]), "; ".join(parts), numbers, _records(frame))
 
 
-def on_average(
-    measured: Measured, members: Sequence[Member], sign: int, confidence: float, unit: str, margin: float = 0.0
-) -> Verdict:
-    """Is sign x effect > margin on average over the cells that have results?
-
-    Supported: the average is significant and no cell contradicts. Contradicted: the average, or after Holm's correction
-    a cell, is significantly on the other side. Undecided otherwise. Cells known only by their standard errors count as
-    independent; the reason says so where the verdict would not stand if the cells of an encoder varied together.
-    """
+def on_average(measured: Measured, members: Sequence[Member], expected: Expectation) -> Verdict:
+    """Is the average effect as expected, over the members that have results?"""
     there = [member for member in members if all(measured.has(key) for key in member.weights)]
     if not there:
         return untested("none of the cells has a result" if members else "the grid has too few sizes")
-    frame = evidence(measured, there, sign, confidence, margin)
+    frame = evidence(measured, there, expected)
     whole = Member((None, "", None), average([member.weights for member in there]))
-    mean = evidence(measured, [whole], sign, confidence, margin).iloc[0]
-    alpha = 1 - confidence
-    against = _against(frame, alpha)
+    mean = evidence(measured, [whole], expected).iloc[0]
+    reason = [f"on average {mean['effect']:+.2f}{_interval(mean)} {expected.unit}"]
+    reason += [f"{int((frame['excess'] > 0).sum())} of {len(frame)} are as claimed"] if len(frame) > 1 else []
     verdict = UNDECIDED
-    if mean["p_against"] < alpha or against:
-        verdict = CONTRADICTED
-    elif mean["p_for"] < alpha:
+    if mean["inside"]:
         verdict = SUPPORTED
-    reason = f"on average {mean['effect']:+.2f} {unit}{_interval(mean)}; "
-    reason += f"{int((frame['excess'] > 0).sum())} of {len(frame)} point the claimed way"
-    if against:
-        reason += f", {against} significantly the other way"
-    if np.isnan(mean["p_for"]):
-        reason += "; no error is known (single runs)"
-    if len(there) < len(members):
-        reason += f"; {len(members) - len(there)} missing"
-    numbers = {"average": mean["effect"], "low": mean["low_moderated"], "high": mean["high_moderated"]}
-    numbers |= {"p": mean["p_for"], "cells": len(frame), "against": against, "margin": margin}
-    if mean["method"] == WELCH:
-        together = float(p_value(mean["excess"], *dependent(measured, whole.weights), one_sided=True))
-        numbers["p_if_encoders_cells_vary_together"] = together
-        if verdict == SUPPORTED and not together < alpha:
-            reason += "; rests on the runs of an encoder's cells being independent"
-    return Verdict(verdict, _direction(frame["excess"]), reason, numbers, _records(frame))
-
-
-def about(measured: Measured, member: Member, value: float, margin: float, confidence: float) -> Verdict:
-    """Is the effect `value`, give or take `margin`?
-
-    Supported: both one-sided tests put it inside (equivalence, i.e. the interval of level 1 - 2 alpha lies inside).
-    Contradicted: the interval of level 1 - alpha lies outside. Undecided otherwise.
-    """
-    frame = evidence(measured, [member], 1, confidence)
-    row = frame.iloc[0]
-    if np.isnan(row["effect"]):
-        return untested("the cell has no result")
-    inside = abs(row["effect"] - value) <= margin
-    reach = stats.t.ppf(confidence, row["df_moderated"]) * row["se_moderated"]
-    verdict = UNDECIDED
-    if value - margin <= row["effect"] - reach and row["effect"] + reach <= value + margin:
-        verdict = SUPPORTED
-    elif row["low_moderated"] > value + margin or row["high_moderated"] < value - margin:
+    elif mean["p_against"] < 1 - expected.confidence:
         verdict = CONTRADICTED
-    reason = f"{row['effect']:+.2f} points{_interval(row)} against {value:g} ± {margin:g}"
-    if np.isnan(row["se_moderated"]):
-        reason += "; no error is known (single run)"
-    elif verdict == UNDECIDED:
-        reason += "; the interval reaches inside and outside" if inside else "; too uncertain to exclude it"
-    numbers = {"effect": row["effect"], "low": row["low_moderated"], "high": row["high_moderated"]}
-    numbers |= {"claimed": value, "margin": margin}
-    return Verdict(verdict, "agrees" if inside else "disagrees", reason, numbers, _records(frame))
+    elif mean["small"]:
+        verdict = NEGLIGIBLE
+        reason.append(f"certainly smaller than {expected.negligible:g} either way")
+    elif np.isnan(mean["se"]):
+        reason.append("no error is known (single runs)")
+    else:
+        reason.append(_more_runs(mean, expected))
+    reason += [f"{len(members) - len(there)} missing"] if len(there) < len(members) else []
+    numbers = {"average": mean["effect"], "low": mean["low"], "high": mean["high"], "p": mean["p"], "cells": len(frame)}
+    return Verdict(verdict, _direction(frame["excess"]), "; ".join(reason), numbers, _records(frame))
 
 
-def association(measured: Measured, cells: Sequence[tuple[Key, Weights, Weights]], confidence: float) -> Verdict:
-    """Does the second effect of a cell (harm) grow with its first (worth), over the cells?
+def association(measured: Measured, cells: Sequence[tuple[Place, Weights, Weights]], expected: Expectation) -> Verdict:
+    """Is the covariance of two effects over the cells as expected?
 
-    The statistic is the covariance of the two. Where they share a cell's mean, its noise alone makes them go together;
-    a parametric bootstrap of all cell means shows by how much, and the basic bootstrap interval takes that off.
+    Where both effects share a cell's mean, its noise alone makes them go together; what it is expected to add is taken
+    off. The interval is a basic one from a parametric bootstrap of all cell means.
+
+    Args:
+        cells: place, first effect, second effect.
     """
     there = [item for item in cells if all(measured.has(key) for weights in item[1:] for key in weights)]
     if len(there) < 4:
         return untested(f"{len(there)} cells with both effects, at least 4 are needed")
     keys = list(dict.fromkeys(key for item in there for weights in item[1:] for key in weights))
-    pairs = list(zip(*(item[1:] for item in there), strict=True))
-    design = np.array([[[weights.get(key, 0.0) for key in keys] for weights in side] for side in pairs])
-    table = measured.table.loc[keys]
-    mean, se, df = (table[name].to_numpy(float) for name in ("mean", "se_moderated", "df_moderated"))
-    worth, harm = design @ mean
+    sides = zip(*(item[1:] for item in there), strict=True)
+    design = np.array([[[weights.get(key, 0.0) for key in keys] for weights in side] for side in sides])
+    drawn = measured.draw(keys, DRAWS, np.random.default_rng(0))
+    first, second = design @ drawn[0]
     records = [
-        {**dict(zip(KEYS, place, strict=True)), "worth": float(a), "harm": float(b)}
-        for (place, *_), a, b in zip(there, worth, harm, strict=True)
+        {**dict(zip(KEYS, place, strict=True)), "effect": float(a), "other": float(b)}
+        for (place, *_), a, b in zip(there, first, second, strict=True)
     ]
-    for name, effect in (("worth", worth), ("harm", harm)):
-        if np.allclose(effect, effect[0]):
-            reason = f"the {name} is the same in all {len(there)} cells, so there is no association to judge"
-            return Verdict(UNDECIDED, "mixed", reason, {"cells": len(there)}, records)
-    observed = float(np.cov(worth, harm)[0, 1])
-    rank = float(stats.spearmanr(worth, harm).statistic)
-    numbers = {"covariance": observed, "rank_correlation": rank, "cells": len(there)}
-    direction = "agrees" if rank > 0 else "disagrees"
+    numbers: dict[str, Any] = {"cells": len(there)}
+    if np.allclose(first, first[0]) or np.allclose(second, second[0]):
+        reason = f"one of the effects is the same in all {len(there)} cells, so there is no association to judge"
+        return Verdict(UNDECIDED, "mixed", reason, numbers, records)
+    rank = float(stats.spearmanr(first, second).statistic)
+    agrees = expected.low < rank < expected.high
     reason = f"rank correlation {rank:+.2f} over {len(there)} cells; "
-    if np.isnan(se).any():
-        return Verdict(UNDECIDED, direction, reason + "no error is known (single runs)", numbers, records)
-    random = np.random.default_rng(0)
-    drawn = mean + se * random.standard_t(df, size=(DRAWS, len(keys)))
-    x, y = drawn @ design[0].T, drawn @ design[1].T
-    covariances = ((x - x.mean(axis=1, keepdims=True)) * (y - y.mean(axis=1, keepdims=True))).sum(axis=1)
-    covariances /= len(there) - 1
-    alpha = 1 - confidence
-    low, high = 2 * observed - np.quantile(covariances, [1 - alpha, alpha])
-    corrected = 2 * observed - covariances.mean()
+    numbers |= {"covariance": float(np.cov(first, second)[0, 1]), "rank_correlation": rank}
+    if np.isnan(drawn).any():
+        reason += "no error is known (single runs)"
+        return Verdict(UNDECIDED, "agrees" if agrees else "disagrees", reason, numbers, records)
+    x, y = (drawn @ side.T for side in design)
+    products = (x - x.mean(axis=1, keepdims=True)) * (y - y.mean(axis=1, keepdims=True))
+    covariances = products.sum(axis=1) / (len(there) - 1)
+    centered = design - design.mean(axis=1, keepdims=True)
+    shared = np.trace(centered[0] @ measured.covariance(keys) @ centered[1].T) / (len(there) - 1)
+    corrected = covariances[0] - shared
+    tails = [(1 + expected.confidence) / 2, (1 - expected.confidence) / 2]
+    low, high = corrected + covariances[1:].mean() - np.quantile(covariances[1:], tails)
     numbers |= {"covariance_corrected": corrected, "low": low, "high": high}
-    verdict = SUPPORTED if low > 0 else (CONTRADICTED if high < 0 else UNDECIDED)
-    reason += f"covariance without shared noise {corrected:.2f} ({1 - 2 * alpha:.0%} interval {low:.2f} to {high:.2f})"
-    return Verdict(verdict, direction, reason, numbers, records)
+    verdict = UNDECIDED
+    if expected.low < low and high < expected.high:
+        verdict = SUPPORTED
+    elif high < expected.low or expected.high < low:
+        verdict = CONTRADICTED
+    reason += f"covariance without shared noise {corrected:+.2f} ({low:+.2f} to {high:+.2f})"
+    return Verdict(verdict, "agrees" if agrees else "disagrees", reason, numbers, records)
 
 
-def _against(frame: pd.DataFrame, alpha: float) -> int:
-    """Rows that are significantly on the other side after Holm's correction."""
-    return int((holm(frame["p_against"]) < alpha).sum())
+def _more_runs(row: pd.Series, expected: Expectation) -> str:
+    """How many more runs of each cell would decide, with a power of 80%, if the estimate were the truth."""
+    n = np.arange(row["n"] + 1, MOST_RUNS + 1)
+    se, df = row["se"] * np.sqrt(row["n"] / n), row["df"] + n - row["n"]
+    power = stats.nct.sf(stats.t.ppf((1 + expected.confidence) / 2, df), df, abs(row["excess"]) / se)
+    enough = n[power >= POWER]
+    if not len(enough):
+        return f"were this the truth, {MOST_RUNS} runs a cell would not decide it"
+    more = int(enough[0] - row["n"])
+    return f"were this the truth, {more} more run{'s' * (more > 1)} a cell would decide it with {POWER:.0%} power"
 
 
 def _direction(excess: pd.Series) -> str:
@@ -224,21 +224,17 @@ def _direction(excess: pd.Series) -> str:
 
 
 def _interval(row: pd.Series) -> str:
-    if np.isnan(row["low_moderated"]):
-        return ""
-    return f" ({row['low_moderated']:+.2f} to {row['high_moderated']:+.2f})"
+    return "" if np.isnan(row["low"]) else f" ({row['low']:+.2f} to {row['high']:+.2f})"
 
 
 def _describe(row: pd.Series) -> str:
-    where = [f"pretrain {row['pretrain']:,}"]
-    where += [row["intermediate"]] if row["intermediate"] != "none" else []
-    where += [row["measure"].removesuffix("_percent").replace("_", " ")] if "measure" in row else []
-    where += [f"downstream {row['downstream']:,}"] if row["downstream"] is not None else []
-    where += [] if np.isnan(row["p_for"]) else [f"p = {row['p_for']:.2g}"]
-    return f"{row['effect']:+.2f} ({', '.join(where)})"
+    where = [] if row["pretrain"] is None else [f"{row['pretrain']:,} pre-training images"]
+    where += [names.task(row["intermediate"])] if row["intermediate"] not in ("none", "") else []
+    where += [row["measure"].replace("_", " ")] if "measure" in row else []
+    if row["downstream"] is not None:
+        where.append(f"distance {row['downstream']}" if "measure" in row else f"{row['downstream']:,} labels")
+    return f"{row['effect']:+.2f}{_interval(row)} at {', '.join(where)}"
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    shown = frame[[name for name in RECORDED if name in frame]]
-    names = {"low_moderated": "low", "high_moderated": "high", "p_for": "p"}
-    return shown.rename(columns=names).astype(object).to_dict("records")
+    return frame[[name for name in RECORDED if name in frame]].astype(object).to_dict("records")

@@ -5,7 +5,10 @@ A study file needs to say only where it differs. Each section is a frozen model;
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, Strict
+from pydantic import BeforeValidator, Field, SerializeAsAny, Strict
+
+from viny.config.base import Section
+from viny.config.claims import Claim
 
 NONE = "none"  # no intermediate task
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -25,12 +28,6 @@ def _start(value: Any) -> Any:
 
 
 Start = Annotated[int | str, BeforeValidator(_start)]
-
-
-class Section(BaseModel):
-    """A part of the study file; unknown keys and values of another type are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Grid(Section):
@@ -393,6 +390,11 @@ class Config(Section):
         "everything", description="What the seed of a run decides; everything, or the split alone (released code)."
     )
     analysis: Analysis = Analysis()
+    claims: dict[Annotated[str, Field(pattern=NAME, max_length=64)], Claim] = Field(
+        {},
+        description="Hypotheses of your own, each under a name, judged beside the paper's claims; to be stated before "
+        "the runs.",
+    )
     variants: dict[Annotated[str, Field(pattern=NAME, max_length=64)], dict[str, Any]] = Field(
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
