@@ -10,7 +10,6 @@ class Head(nn.Module):
     """An encoder and a linear layer on its tokens, with first weights from `generator`; `kind` is its name in files."""
 
     kind: str
-    uses_class_token = False
 
     def __init__(self, encoder: Encoder, classes: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -27,7 +26,6 @@ class Classifier(Head):
     """Images (B, 3, S, S) -> class logits (B, classes), from the class token."""
 
     kind = "classifier"
-    uses_class_token = True
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder.class_token(images))
