@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +50,10 @@ class Decoder:
 
     def __call__(self, entries: Sequence[Entry]) -> list[Row]:
         """Decode images in order."""
-        return [self._decode(entry) for entry in entries]
+        return [self.row(entry) for entry in entries]
 
-    def _decode(self, entry: Entry) -> Row:
+    def row(self, entry: Entry) -> Row:
+        """Decode an image."""
         mask, place = None, self.images.place(entry.image)
         try:
             data = self.images.read(entry.image)
@@ -83,12 +84,12 @@ def decoding(decoder: Decoder, images: int, workers: int | None) -> "Iterator[De
     """
     workers = min(cores() if workers is None else workers, images // PER_WORKER)
     if workers < 2:
-        yield lambda entries: _in_order(entries, lambda batch: lambda: decoder(batch), 1)
+        yield lambda entries: ((entry, decoder.row(entry)) for entry in entries)
         return
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _start_worker, (decoder,))
     try:
-        yield lambda entries: _in_order(entries, lambda batch: executor.submit(_run, batch).result, 4 * workers)
+        yield lambda entries: _in_order(executor, entries, 4 * workers)
     except BrokenProcessPool as error:
         raise VinyError(
             "a process that decodes images ended unexpectedly; the system ends processes for want of memory: repeat "
@@ -98,19 +99,14 @@ def decoding(decoder: Decoder, images: int, workers: int | None) -> "Iterator[De
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-    entries: Sequence[Entry], start: Callable[[Sequence[Entry]], Callable[[], list[Row]]], ahead: int
-) -> Iterator[tuple[Entry, Row]]:
-    """Images and their rows; `start` begins with a batch and returns what waits for it, `ahead` batches at a time."""
-    waiting: deque[tuple[Sequence[Entry], Callable[[], list[Row]]]] = deque()
-    for first in range(0, len(entries), BATCH):
-        batch = entries[first : first + BATCH]
-        waiting.append((batch, start(batch)))
-        if len(waiting) >= ahead:
-            done, rows = waiting.popleft()
-            yield from zip(done, rows(), strict=True)
-    for done, rows in waiting:
-        yield from zip(done, rows(), strict=True)
+def _in_order(executor: Executor, entries: Sequence[Entry], ahead: int) -> Iterator[tuple[Entry, Row]]:
+    """Images and their rows, while at most `ahead` batches are at work."""
+    batches = [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]
+    waiting = deque(executor.submit(_run, batch) for batch in batches[:ahead])
+    for number, batch in enumerate(batches):
+        rows = waiting.popleft().result()
+        waiting.extend(executor.submit(_run, later) for later in batches[number + ahead : number + ahead + 1])
+        yield from zip(batch, rows, strict=True)
 
 
 def cores() -> int:

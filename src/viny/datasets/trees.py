@@ -4,8 +4,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -60,7 +59,7 @@ class FolderReader:
         return os.path.join(self.root, file.path)  # noqa: PTH118
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tree:
     """What lies below a folder or in an archive.
 
@@ -75,10 +74,10 @@ class Tree:
 
     location: str
     reader: Reader
-    images: dict[str, File]
-    others: dict[str, File]
-    folders: set[str]
-    broken: list[str]
+    images: dict[str, File] = field(default_factory=dict)
+    others: dict[str, File] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    broken: list[str] = field(default_factory=list)
     hidden: int = 0
 
     def below(self, folder: str) -> "Tree":
@@ -101,15 +100,14 @@ class Tree:
 
     def read(self, path: str) -> bytes:
         """Content of one of `others`."""
-        where = f"{self.location}/{path}"
         try:
             return self.reader.read(self.others[path])
-        except KeyError:
-            raise VinyError(f"there is no {where}") from None
         except (BadImage, OSError) as error:
-            raise VinyError(f"{where} cannot be read ({error}); correct it or its permissions") from error
+            raise VinyError(
+                f"{self.location}/{path} cannot be read ({error}); correct it or its permissions"
+            ) from error
 
-    @cached_property
+    @property
     def ignored(self) -> Counter[str]:
         """Number of files that are no images, by suffix."""
         counts = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in self.others)  # noqa: PTH122
@@ -135,9 +133,7 @@ def open_tree(path: Path) -> Tree:
 
 def scan(root: str) -> Tree:
     """List a folder; a million files take seconds."""
-    tree = Tree(root, FolderReader(root), {}, {}, set(), [])
-    hidden = 0
-    top = os.stat(root)  # noqa: PTH116
+    tree, top = Tree(root, FolderReader(root)), os.stat(root)  # noqa: PTH116
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((top.st_dev, top.st_ino),))]
     while waiting:
         prefix, above = waiting.pop()
@@ -148,7 +144,7 @@ def scan(root: str) -> Tree:
             raise VinyError(f"{root}/{prefix} cannot be listed ({error.strerror})") from error
         for item in items:
             if is_junk(item.name):
-                hidden += 1
+                tree.hidden += 1
                 continue
             path = prefix + item.name
             try:
@@ -158,7 +154,7 @@ def scan(root: str) -> Tree:
             if status is not None and stat.S_ISDIR(status.st_mode):
                 here = (status.st_dev, status.st_ino)
                 if here in above:
-                    hidden += 1  # a link to a folder that it lies in: everything there is listed already
+                    tree.hidden += 1  # a link to a folder that it lies in: everything there is listed already
                 else:
                     tree.folders.add(path)
                     waiting.append((path + "/", (*above, here)))
@@ -170,7 +166,7 @@ def scan(root: str) -> Tree:
                 tree.broken.append(path)
             else:
                 tree.others[path] = File(path, size)
-    return replace(tree, hidden=hidden)
+    return tree
 
 
 def bad_size(file: File) -> str:
