@@ -9,7 +9,7 @@ from pathlib import Path
 from viny.datasets.decode import MaskValues
 from viny.datasets.listing import TEST, TRAIN, Entry, Listing, class_of
 from viny.datasets.own import list_own
-from viny.datasets.tables import decode_text
+from viny.datasets.tables import decode_text, read_lines
 from viny.datasets.trees import MISSING, File, Tree, open_tree, some
 from viny.errors import VinyError
 from viny.grid import StoreSpec
@@ -25,7 +25,7 @@ def list_imagenet(spec: StoreSpec) -> Listing:
     """`train/CLASS/FILE` in a folder, a tar or a zip, or a tar of one tar a class (ILSVRC2012_img_train.tar)."""
     tree = _open(spec, "a folder of class folders (train/n01440764/n01440764_18.JPEG) or ILSVRC2012_img_train.tar")
     tree = tree.below("train") if "train" in tree.folders else tree
-    classes = sorted({folder for folder in tree.folders if "/" not in folder})
+    classes = sorted(folder for folder in tree.folders if "/" not in folder)
     labels = {name: label for label, name in enumerate(classes)}
     entries = [Entry(name, file, labels[class_of(name, tree.location)]) for name, file in tree.images.items()]
     if not entries and (hint := _archives(tree)):
@@ -151,23 +151,21 @@ def _open(spec: StoreSpec, expected: str) -> Tree:
 
 def _archives(tree: Tree) -> str:
     found = sorted(path for path in tree.others if path.endswith((".tar", ".zip", ".tar.gz", ".tgz")))
-    words = f"; tars or zips lie there: {some(found)}; set `images` of the data set to the archive itself"
-    return words if found else ""
+    return f"; tars or zips lie there: {some(found)}; set `images` of the data set to one of them" if found else ""
 
 
 def _pets_list(tree: Tree, path: str) -> list[tuple[str, int]]:
     """Image ids and 0-based breeds of a list with lines `NAME CLASS-ID SPECIES BREED-ID`."""
-    images = []
-    for number, line in enumerate(decode_text(tree.read(path), f"{tree.location}/{path}").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, *ids = line.split()
-        if len(ids) != 3 or not ids[0].isdecimal() or not int(ids[0][:6]) >= 1 or "/" in name:
-            raise VinyError(
-                f"{tree.location}/{path}, line {number}: {line[:80]!r} is not NAME CLASS-ID SPECIES BREED-ID with a "
-                "class id of 1 or more"
-            )
-        images.append((name, int(ids[0][:6]) - 1))
+    images, where = [], f"{tree.location}/{path}"
+    for number, (line,) in read_lines(decode_text(tree.read(path), where)):
+        if not line.startswith("#"):
+            name, *ids = line.split()
+            if len(ids) != 3 or not ids[0].isdecimal() or not int(ids[0][:6]) >= 1 or "/" in name:
+                raise VinyError(
+                    f"{where}, line {number}: {line[:80]!r} is not NAME CLASS-ID SPECIES BREED-ID with a class id of 1 "
+                    "or more"
+                )
+            images.append((name, int(ids[0][:6]) - 1))
     return images
 
 

@@ -58,6 +58,13 @@ class FolderReader:
     def place(self, file: File) -> str:
         return os.path.join(self.root, file.path)  # noqa: PTH118
 
+    def find(self, path: str) -> File:
+        """The file at a path; of size MISSING if there is none."""
+        try:
+            return File(path, _size(os.stat(os.path.join(self.root, path))))  # noqa: PTH116, PTH118
+        except OSError:
+            return File(path, MISSING)
+
 
 @dataclass
 class Tree:
@@ -159,7 +166,7 @@ def scan(root: str) -> Tree:
                     tree.folders.add(path)
                     waiting.append((path + "/", (*above, here)))
                 continue
-            size = MISSING if status is None else status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
+            size = MISSING if status is None else _size(status)
             if is_image(item.name):
                 tree.images[path] = File(path, size)
             elif status is None:
@@ -167,6 +174,10 @@ def scan(root: str) -> Tree:
             else:
                 tree.others[path] = File(path, size)
     return tree
+
+
+def _size(status: os.stat_result) -> int:
+    return status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
 
 
 def bad_size(file: File) -> str:
