@@ -28,15 +28,10 @@ class Decoded(NamedTuple):
 
 
 class MaskValues(NamedTuple):
-    """What the pixels of a mask mean: class index, or IGNORE.
+    """What the pixels of a mask mean: class index, or IGNORE."""
 
-    Attributes:
-        numbers: by the value of a pixel of a grey or palette image.
-        colors: by its color, 0xRRGGBB.
-    """
-
-    numbers: dict[int, int]
-    colors: dict[int, int]
+    numbers: dict[int, int]  # by the value of a pixel of a grey or palette image
+    colors: dict[int, int]  # by its color, 0xRRGGBB
 
 
 def decode_image(data: bytes, side: int) -> Decoded:
@@ -108,18 +103,12 @@ def decode_mask(data: bytes, side: int, size: tuple[int, int], values: MaskValue
 
 
 class Codes(NamedTuple):
-    """The pixels of a mask as they are in its file.
+    """The pixels of a mask as they are in its file."""
 
-    Attributes:
-        values: int64 (H, W), grey values, indices of a palette, or colors 0xRRGGBB.
-        kind: which of these, `grey`, `palette` or `color`.
-        palette: colors of the indices. format: of the file.
-    """
-
-    values: np.ndarray
-    kind: str
-    palette: list[int]
-    format: str | None
+    values: np.ndarray  # int64 (H, W), grey values, indices of a palette, or colors 0xRRGGBB
+    kind: str  # which of these, `grey`, `palette` or `color`
+    palette: list[int]  # colors of the indices
+    format: str | None  # of the file
 
 
 def mask_codes(data: bytes) -> Codes:

@@ -20,20 +20,14 @@ VOC_LISTS = "ImageSets/Segmentation"
 
 @dataclass
 class Found:
-    """Images and masks of a set before labels, split and groups.
+    """Images and masks of a set before labels, split and groups."""
 
-    Attributes:
-        images: by name. masks: by the name of their image; None in a set without masks. reader: of the masks.
-        labelmap: text of `labelmap.txt`. voc: whether the classes are those of Pascal VOC without one.
-        lists: published lists of the images.
-    """
-
-    images: dict[str, File]
-    masks: dict[str, File] | None = None
-    reader: Reader | None = None
-    labelmap: str | None = None
-    voc: bool = False
-    lists: list[Part] = field(default_factory=list)
+    images: dict[str, File]  # by name
+    masks: dict[str, File] | None = None  # by the name of their image; None in a set without masks
+    reader: Reader | None = None  # of the masks
+    labelmap: str | None = None  # text of `labelmap.txt`
+    voc: bool = False  # whether the classes are those of Pascal VOC without one
+    lists: list[Part] = field(default_factory=list)  # published lists of the images
 
 
 def list_own(spec: StoreSpec) -> Listing:

@@ -4,7 +4,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,17 +21,11 @@ MAX_FILE_BYTES = 256 * 2**20
 
 
 class File(NamedTuple):
-    """Where the bytes of a file are.
+    """Where the bytes of a file are."""
 
-    Attributes:
-        path: below the tree's folder; the member's name in an archive.
-        size: bytes; MISSING or IRREGULAR if there are none.
-        offset: first byte within an archive.
-    """
-
-    path: str
-    size: int
-    offset: int = 0
+    path: str  # below the tree's folder; the member's name in an archive
+    size: int  # in bytes; MISSING or IRREGULAR if there are none
+    offset: int = 0  # of the first byte within an archive
 
 
 class Reader(Protocol):
@@ -68,24 +62,15 @@ class FolderReader:
 
 @dataclass
 class Tree:
-    """What lies below a folder or in an archive.
+    """What lies below a folder or in an archive."""
 
-    Attributes:
-        location: the folder or archive.
-        images: files whose name is that of an image, by path with forward slashes.
-        others: all other files.
-        folders: paths of all folders.
-        broken: links that lead to nothing and do not have the name of an image; each may have been a folder of images.
-        hidden: number of hidden files and by-products of operating systems.
-    """
-
-    location: str
+    location: str  # the folder or archive
     reader: Reader
-    images: dict[str, File] = field(default_factory=dict)
-    others: dict[str, File] = field(default_factory=dict)
-    folders: set[str] = field(default_factory=set)
-    broken: list[str] = field(default_factory=list)
-    hidden: int = 0
+    images: dict[str, File] = field(default_factory=dict)  # files named as images, by path with forward slashes
+    others: dict[str, File] = field(default_factory=dict)  # all other files
+    folders: set[str] = field(default_factory=set)  # paths of all folders
+    broken: list[str] = field(default_factory=list)  # links to nothing, each of which may have been a folder of images
+    hidden: int = 0  # number of hidden files and by-products of operating systems
 
     def below(self, folder: str) -> "Tree":
         """The part below a folder, paths relative to it; the whole for an empty `folder`."""
@@ -93,17 +78,13 @@ class Tree:
             return self
         top = f"{folder}/"
 
-        def cut(files: dict[str, File]) -> dict[str, File]:
-            return {path.removeprefix(top): file for path, file in files.items() if path.startswith(top)}
+        def cut(paths: Iterable[str]) -> dict[str, str]:
+            return {path.removeprefix(top): path for path in paths if path.startswith(top)}
 
-        return replace(
-            self,
-            location=f"{self.location}/{folder}",
-            images=cut(self.images),
-            others=cut(self.others),
-            folders={path.removeprefix(top) for path in self.folders if path.startswith(top)},
-            broken=[path.removeprefix(top) for path in self.broken if path.startswith(top)],
-        )
+        images = {name: self.images[path] for name, path in cut(self.images).items()}
+        others = {name: self.others[path] for name, path in cut(self.others).items()}
+        folders, broken = set(cut(self.folders)), list(cut(self.broken))
+        return Tree(f"{self.location}/{folder}", self.reader, images, others, folders, broken, self.hidden)
 
     def read(self, path: str) -> bytes:
         """Content of one of `others`."""
@@ -191,7 +172,7 @@ def bad_size(file: File) -> str:
 
 
 def check_size(file: File) -> None:
-    """Raise BadImage for what is no file, or larger than any photograph."""
+    """Raise BadImage if `bad_size` has a reason."""
     if reason := bad_size(file):
         raise BadImage(reason)
 
