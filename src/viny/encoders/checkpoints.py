@@ -38,17 +38,11 @@ def build(model: Model, generator: torch.Generator | None = None) -> Encoder:
 
 
 class Description(Section):
-    """What a file says of its model.
+    """What a file says of its model."""
 
-    Attributes:
-        kind: `encoder`, or a name in `HEADS`; of any other module only the encoder can be read.
-        model: ViNy's sizes; or `image_size` and `timm`, the name of a model of timm.
-        classes: of the head.
-    """
-
-    kind: str
-    model: Model
-    classes: int = Field(ge=0, le=65536)
+    kind: str  # `encoder`, or a name in `HEADS`; of any other module only the encoder can be read
+    model: Model  # ViNy's sizes; or `image_size` and `timm`, the name of a model of timm
+    classes: int = Field(ge=0, le=65536)  # of the head
 
 
 def save_model(model: nn.Module, path: Path) -> None:

@@ -28,23 +28,16 @@ TEST_BATCH = 250
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is given.
+    """What a task is given."""
 
-    Attributes:
-        settings: the job's section of the study file, a `Settings` of the task.
-        encoder: where training starts, on the device.
-        images: number of training images. tests: number of test images.
-        checkpoint: name of the file of weights; that of the task if empty.
-    """
-
-    settings: Any
+    settings: Any  # the job's section of the study file, a `Settings` of the task
     store: Store
-    encoder: Encoder
+    encoder: Encoder  # where training starts, on the device
     device: torch.device
     seed: int
-    images: int
-    tests: int
-    checkpoint: str = ""
+    images: int  # number of training images
+    tests: int  # number of test images
+    checkpoint: str = ""  # name of the file of weights; that of the task if empty
 
 
 class StoreTask:
@@ -53,19 +46,16 @@ class StoreTask:
     With `test_set: moving`, as in the released code, the first `images` rows are trained on and the test images follow.
 
     Attributes:
-        truth: what it reads beside the images, `label` (of images), `mask` or nothing.
-        classes: names of the classes of that truth.
+        classes: names of the classes of the truth.
         model: what is trained, on the device.
-        trainable: false for a measurement.
-        checkpoint: name of the file of weights; `model.safetensors` holds the whole model, others the encoder.
 
     Raises:
         VinyError: the store lacks images, labels or masks that the task needs, or has no pixel that counts.
     """
 
-    truth: str = ""
-    trainable = True
-    checkpoint = "encoder.safetensors"
+    truth: str = ""  # what it reads beside the images, `label` (of images), `mask` or nothing
+    trainable = True  # false for a measurement
+    checkpoint = "encoder.safetensors"  # file of weights; `model.safetensors` holds the whole model, others the encoder
 
     def __init__(self, context: Context):
         self.settings, self.store, self.encoder = context.settings, context.store, context.encoder
@@ -77,9 +67,8 @@ class StoreTask:
         used = max(self.first + self.images, self.first_test + self.tests)
         if self.store.count < used:
             raise VinyError(f"{self.store.folder} holds {self.store.count:,} images, but {used:,} are needed")
-        self._rows = {"image": Rows(self.store.images, used, self.device)}
-        if self.truth:
-            self._rows[self.truth] = Rows(self._truth(), used, self.device)
+        arrays = {"image": self.store.images} | ({self.truth: self._truth()} if self.truth else {})
+        self._rows = {name: Rows(array, used, self.device) for name, array in arrays.items()}
         self.classes = {"label": self.store.classes, "mask": self.store.mask_classes}.get(self.truth, [])
         self.model = self.make_model().to(self.device)
 
@@ -130,13 +119,9 @@ class StoreTask:
 
 
 class ImageTask(StoreTask):
-    """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels.
+    """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels."""
 
-    Attributes:
-        ignored: label of what counts neither in the loss nor in the metrics.
-    """
-
-    ignored = IGNORE
+    ignored = IGNORE  # label of what counts neither in the loss nor in the metrics
 
     def labels(self, batch: Batch) -> Tensor:
         """Labels of what the model classifies, (B, ...) class numbers or `ignored`, from a batch with its truth."""
@@ -154,14 +139,13 @@ class ImageTask(StoreTask):
 
     def prepare(self, batch: Batch) -> Batch:
         """The model's input (B, 3, S, S) in place of stored images; flips and contrast, if there are, are applied."""
-        images, prepared = self.fitted(batch["image"]), dict(batch)
+        images, changed = self.fitted(batch["image"]), {}
         if "flip" in batch:
-            images = augment.flip(images, batch["flip"])
-            images = augment.adjust_contrast(images, batch["contrast"])
+            images = augment.adjust_contrast(augment.flip(images, batch["flip"]), batch["contrast"])
             if "mask" in batch:
-                prepared["mask"] = augment.flip(batch["mask"], batch["flip"])
-        prepared["image"] = augment.normalize_(images) if getattr(self.settings, "normalize", True) else images
-        return prepared
+                changed["mask"] = augment.flip(batch["mask"], batch["flip"])
+        changed["image"] = augment.normalize_(images) if getattr(self.settings, "normalize", True) else images
+        return batch | changed
 
     def scores(self, images: Tensor) -> Tensor:
         """What loss and argmax are taken on, with classes second: (B, 3, S, S) -> (B, K, ...)."""

@@ -34,18 +34,12 @@ def cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 @dataclass(frozen=True)
 class Execution:
-    """How updates are computed; the mathematics are the same, up to rounding.
-
-    Attributes:
-        precision: `fp32`, or `bf16` for matrix products in bfloat16; parameters stay float32.
-        compiled: compile the loss, which pays in long runs only.
-        capture: captures steps on the device; None to launch kernel by kernel.
-    """
+    """How updates are computed; the mathematics are the same, up to rounding."""
 
     device: torch.device
-    precision: str = "fp32"
-    compiled: bool = False
-    capture: Capture | None = None
+    precision: str = "fp32"  # or `bf16`, for matrix products in bfloat16; parameters stay float32
+    compiled: bool = False  # compile the loss, which pays in long runs only
+    capture: Capture | None = None  # captures steps on the device; None to launch kernel by kernel
 
     @classmethod
     def from_settings(cls, device: torch.device, precision: str, compute: Compute) -> Self:
