@@ -48,16 +48,13 @@ class RunState:
         root: folder of all runs' states.
         identity: JSON-serializable; two runs share a state only if it is equal.
         output: where the results go in the end.
-
-    Attributes:
-        kept: saved along with every position.
     """
 
     def __init__(self, root: Path, stage: str, identity: dict[str, Any], output: Path):
         self.key = fingerprint(identity)
         self.folder = root / f"{stage}-{self.key}"
         self.output = output
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}  # saved along with every position
         self._description = {"stage": stage, "key": self.key, "output": str(output), **identity}
         self._writer = asdict(Writer.current())
 
@@ -95,7 +92,11 @@ class RunState:
             with contextlib.suppress(FileNotFoundError):  # the folder has just been removed
                 file = path.open("a")
                 try:
-                    self._hold(file)
+                    try:
+                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        log.info(f"another process is working on this run ({self.folder}); waiting for it")
+                        fcntl.lockf(file, fcntl.LOCK_EX)
                 except OSError as error:
                     if error.errno not in _NO_LOCKS:
                         raise
@@ -104,13 +105,6 @@ class RunState:
                     return file
                 file.close()  # the folder was removed while waiting: this lock guards nothing any more
 
-    def _hold(self, file: TextIO) -> None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info(f"another process is working on this run ({self.folder}); waiting for it")
-            fcntl.lockf(file, fcntl.LOCK_EX)
-
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved position by `state` (tensors, numbers, strings, lists, dicts), keeping the one before."""
         import torch  # here, not above: removing and looking on need no torch
@@ -118,9 +112,8 @@ class RunState:
         buffer = io.BytesIO()  # torch reports a full disk as an error of its own, or not at all
         torch.save({**self.kept, **state}, buffer)
         current = self.folder / "state.pt"
-        # The view is given back even when writing fails: some releases of Python 3.12 crash if an error keeps it.
-        with buffer.getbuffer() as content, _writing(current), replacing(current, sync=True) as temporary:
-            temporary.write_bytes(content)
+        with _writing(current), replacing(current, sync=True) as temporary:
+            temporary.write_bytes(buffer.getvalue())
             with contextlib.suppress(FileNotFoundError):  # the first position, or another process was quicker
                 current.replace(self.folder / "previous.pt")
 
@@ -207,16 +200,14 @@ def prune_states(root: Path) -> int:
     for folder in sorted(root.glob("*-*")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError), (folder / "lock").open("a") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (folder / "done").exists() or _superseded(folder):
-                shutil.rmtree(folder)
-                removed += 1
+            if not (folder / "done").exists():
+                run = json.loads((folder / "run.json").read_text())
+                metrics = json.loads((Path(run["output"]) / "metrics.json").read_text())
+                if metrics["provenance"]["run_key"] == run["key"]:
+                    continue
+            shutil.rmtree(folder)
+            removed += 1
     return removed
-
-
-def _superseded(folder: Path) -> bool:
-    run = json.loads((folder / "run.json").read_text())
-    metrics = json.loads((Path(run["output"]) / "metrics.json").read_text())
-    return bool(metrics["provenance"]["run_key"] != run["key"])
 
 
 def _read(path: Path) -> dict[str, Any]:
