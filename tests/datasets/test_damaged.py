@@ -135,7 +135,7 @@ CASES = {
     "a missing image labeled twice": (
         lambda r: write(r / "labels.csv", "file,label", "9.jpg,a", "9.jpg,b"),
         LABELS,
-        "line 3: 9.jpg is there twice",
+        "9.jpg is there twice, in the lines 2 and 3",
     ),
     "an unknown split": (
         lambda r: write(r / "labels.csv", "file,label,split", "0.jpg,a,dev"),
