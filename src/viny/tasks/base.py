@@ -1,7 +1,7 @@
 """What a task is, and what tasks on images have in common.
 
 A task is a module of this package with `Settings`, its section of the study file, and a class `Task`. Most tasks derive
-it from `ImageTask` and say which model they train and what its labels are; `patches` is the shortest example.
+it from `ImageTask` and name the head that they train and its truth; `patches` is the shortest example.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from viny.datasets.rows import Rows
 from viny.datasets.store import Store
 from viny.encoders.base import Encoder
 from viny.encoders.checkpoints import save_model
+from viny.encoders.heads import Head
 from viny.errors import VinyError
 from viny.tasks.metrics import IGNORE, cross_entropy
 from viny.training.rng import torch_stream
@@ -73,7 +74,7 @@ class StoreTask:
         self.model = self.make_model().to(self.device)
 
     def make_model(self) -> nn.Module:
-        """The model: usually a head on `self.encoder`, drawn from `self.stream("head")`."""
+        """The model on `self.encoder`; its other weights are drawn from `self.stream("head")`."""
         raise NotImplementedError
 
     def stream(self, *names: str | int) -> torch.Generator:
@@ -121,11 +122,15 @@ class StoreTask:
 class ImageTask(StoreTask):
     """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels."""
 
+    head: type[Head]  # with the encoder, the model, unless the task makes another
     ignored = IGNORE  # label of what counts neither in the loss nor in the metrics
+
+    def make_model(self) -> nn.Module:
+        return self.head(self.encoder, len(self.classes), self.stream("head"))
 
     def labels(self, batch: Batch) -> Tensor:
         """Labels of what the model classifies, (B, ...) class numbers or `ignored`, from a batch with its truth."""
-        raise NotImplementedError
+        return batch[self.truth]
 
     def sample_epoch(self, epoch: int) -> Batch:
         """All random numbers of a pass (0-based), on the CPU: the rows in their order, flips and contrast."""

@@ -16,13 +16,8 @@ class Task(ImageTask):
     """Linear classifier and encoder, trained together; the intermediate tasks of the paper throw the head away."""
 
     truth = "label"
+    head = Classifier
     ignored = -1  # none: 255 is a class like any other
-
-    def make_model(self) -> Classifier:
-        return Classifier(self.encoder, len(self.classes), self.stream("head"))
-
-    def labels(self, batch: Batch) -> Tensor:
-        return batch["label"]
 
     def sample_epoch(self, epoch: int) -> Batch:
         """With MixUp also one share per batch: of each image's own pixels."""
