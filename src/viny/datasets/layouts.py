@@ -1,6 +1,5 @@
 """The layouts in which data sets are read: one's own, and ImageNet, Intel Image Classification and Oxford-IIIT Pet."""
 
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -127,17 +126,15 @@ def download_pets(path: Path) -> None:
     from torchvision.datasets import OxfordIIITPet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{PETS_FOLDER}-", dir=path.parent))
     try:
-        OxfordIIITPet(str(temporary), download=True)
-        (temporary / PETS_FOLDER).replace(path)
+        with tempfile.TemporaryDirectory(prefix=f".{PETS_FOLDER}-", dir=path.parent) as temporary:
+            OxfordIIITPet(temporary, download=True)
+            Path(temporary, PETS_FOLDER).replace(path)
     except (OSError, RuntimeError) as error:
         raise VinyError(
             f"Oxford-IIIT Pet could not be downloaded ({error}); try again, or download images.tar.gz and "
             f"annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract both in {path}"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _open(spec: StoreSpec, expected: str) -> Tree:
