@@ -1,9 +1,8 @@
 """Fingerprints of values, and of the code that computes a task's numbers.
 
-The fingerprint of a task covers what its numbers come from, definition by definition: starting from the task's module,
-the training loop and the decoder, every function, class and constant that they use, directly or not. Words do not
-count: docstrings, annotations, messages of errors and log lines are taken out before. So a changed message changes no
-fingerprint, and a changed number changes those of exactly the tasks that use it.
+The fingerprint of a task covers every function, class and constant that its module, the training loop and the decoder
+use, directly or not. Text does not count: docstrings, annotations, messages of errors and log lines. So a changed
+message changes no fingerprint, and a changed number changes those of exactly the tasks that use it.
 """
 
 import ast
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parent
-# Modules that speak, name, check or record, and cannot change a trained weight or a metric.
+# Modules that log, name, check or record, and cannot change a trained weight or a metric.
 SILENT = (
     *("config", "datasets.store", "encoders.checkpoints", "errors", "files", "fingerprint", "grid", "logs"),
     *("provenance", "results", "training.gpu_slots", "training.state"),
 )
-# Names whose calls, as statements, only say something.
-SPEAKERS = frozenset({"log", "logging", "warnings", "progress", "print"})
+# Names whose calls, as statements, only log.
+LOGGERS = frozenset({"log", "logging", "warnings", "progress", "print"})
 # Where code starts that is not a task's own module: a module, or one definition of it.
 DECODING = (
     *("datasets.decode:decode_image", "datasets.order:in_order"),
@@ -122,7 +121,7 @@ def _used(node: ast.AST, known: dict[str, tuple[str, str]]) -> Iterator[tuple[st
 
 
 class _Wordless(ast.NodeTransformer):
-    """Takes out what only speaks: docstrings, annotations, messages of errors, log lines."""
+    """Removes text: docstrings, annotations, messages of errors, log lines."""
 
     def visit_ClassDef(self, node: Any) -> ast.AST:
         self.generic_visit(node)
@@ -154,7 +153,7 @@ class _Wordless(ast.NodeTransformer):
         called = node.value.func if isinstance(node.value, ast.Call) else None
         while isinstance(called, ast.Attribute):
             called = called.value
-        return None if isinstance(called, ast.Name) and called.id in SPEAKERS else self.generic_visit(node)
+        return None if isinstance(called, ast.Name) and called.id in LOGGERS else self.generic_visit(node)
 
 
 def _names(node: ast.stmt) -> tuple[str, ...]:

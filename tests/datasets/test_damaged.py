@@ -229,7 +229,7 @@ CASES = {
     "a mask of floats": (
         lambda r: Image.new("F", (12, 10)).save(r / "masks" / "2.tiff") or (r / "masks" / "2.png").unlink(),
         SEGMENTATION,
-        "has a mask of the form 'F', where grey, palette or RGB",
+        "has a mask of the form 'F', where gray, palette or RGB",
     ),
     "a damaged mask": (
         lambda r: (r / "masks" / "2.png").write_bytes((r / "masks" / "2.png").read_bytes()[:45]),

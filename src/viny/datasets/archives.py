@@ -1,6 +1,6 @@
-"""Tars and zips as trees: members are read where they lie, nothing is extracted.
+"""Tars and zips as trees: members are read in place, nothing is extracted.
 
-A tar of tars, as ImageNet comes, is read as if the inner ones were folders.
+A tar of tars, as ImageNet is distributed, is read as if the inner ones were folders.
 """
 
 import re

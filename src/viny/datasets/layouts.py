@@ -1,4 +1,4 @@
-"""The layouts in which data sets are read: one's own, and ImageNet, Intel Image Classification and Oxford-IIIT Pet."""
+"""The layouts of data sets: users' own, ImageNet, Intel Image Classification and Oxford-IIIT Pet."""
 
 import tempfile
 from collections import Counter
@@ -111,9 +111,7 @@ def list_pets(spec: StoreSpec) -> Listing:
 
 
 def download_pets(path: Path) -> None:
-    """Download Oxford-IIIT Pet through torchvision to `path`, unless something is there already.
-
-    It arrives in a temporary folder beside it, so that an interrupted download is not taken for a whole one.
+    """Download Oxford-IIIT Pet with torchvision to `path`, whole or not at all, unless something is there already.
 
     Raises:
         VinyError: the folder has another name than torchvision's, or the download fails.

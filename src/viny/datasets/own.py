@@ -1,4 +1,4 @@
-"""Data sets of one's own: any tree of images, class folders or a table of labels, masks in the usual layouts."""
+"""Users' own data sets: any tree of images, class folders or a table of labels, masks in the usual layouts."""
 
 import os
 from collections import Counter

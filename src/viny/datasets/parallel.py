@@ -74,13 +74,10 @@ class Decoder:
 
 @contextmanager
 def decoding(decoder: Decoder, images: int, workers: int | None) -> "Iterator[Decoding]":
-    """A function that decodes images in order, in processes: one a core, unless `workers` says how many.
-
-    Args:
-        images: about how many there are.
+    """A function that decodes images in order, in `workers` processes (None: one per core), fewer for few `images`.
 
     Raises:
-        VinyError: a process ended from outside.
+        VinyError: a process was killed.
     """
     workers = min(cores() if workers is None else workers, images // PER_WORKER)
     if workers < 2:
@@ -92,8 +89,8 @@ def decoding(decoder: Decoder, images: int, workers: int | None) -> "Iterator[De
         yield lambda entries: _in_order(executor, entries, 4 * workers)
     except BrokenProcessPool as error:
         raise VinyError(
-            "a process that decodes images ended unexpectedly; the system ends processes for want of memory: repeat "
-            "with fewer cores or more memory"
+            "a process that decodes images ended unexpectedly, mostly because memory ran out; repeat with fewer cores "
+            "or more memory"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -125,7 +122,7 @@ def _start_worker(decoder: Decoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker when its parent is killed; else it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()

@@ -113,7 +113,7 @@ def sides_of_lists(parts: Iterable[Part], lookup: Lookup) -> dict[str, str]:
 
 
 def resolve(entries: list[Entry], sides: Mapping[str, str] | None, ignored: Counter[str], location: str) -> list[Entry]:
-    """Entries with their split; what is on no side is left out and counted. Without a test split it is validation."""
+    """Entries with their split. Images on no side are left out and counted. Without a test side, validation is it."""
     if sides is None or not any(sides.values()):
         return entries
     test = TEST if TEST in sides.values() else VALIDATION
@@ -131,7 +131,7 @@ def resolve(entries: list[Entry], sides: Mapping[str, str] | None, ignored: Coun
 
 
 def read_labels(path: Path, setting: str, lookup: Lookup) -> dict[str, tuple[str, str]]:
-    """Label and side of each image of a CSV `file,label[,split]`, by name; if it is not there, by what is written."""
+    """Label and side of each image of a CSV `file,label[,split]`, by name, of missing images by what is written."""
     lines = read_table(read_text(path, setting), str(path), ("file", "label"), ("split",))
     labels = {}
     for name, (number, (_, label, side)) in lookup.find(lines, str(path)).items():

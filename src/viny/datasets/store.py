@@ -1,8 +1,8 @@
-"""Decoded images as uint8 arrays on disk, opened in no time.
+"""Decoded images as memory-mapped uint8 arrays.
 
-A store is a folder that is whole if it is there:
+A store is a folder that is put in place only when it is complete:
 
-    images.u8      rows of S x S x 3 bytes, one after the other, without a header
+    images.u8      rows of S x S x 3 bytes, without a header
     masks.u8       rows of S x S bytes, class indices or IGNORE, for data sets with masks
     index.jsonl    one line per row: name, label, width, height, CRC-32
     digests.u64    per row the digest of all rows up to it, so that any prefix has a checksum

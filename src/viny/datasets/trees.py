@@ -35,7 +35,7 @@ class Reader(Protocol):
         """Content of a file; raises BadImage, or OSError if the disk fails."""
 
     def place(self, file: File) -> str:
-        """Where a person finds it."""
+        """Path to show in messages."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def open_tree(path: Path) -> Tree:
 
 
 def scan(root: str) -> Tree:
-    """List a folder; a million files take seconds."""
+    """List a folder, a million files in seconds."""
     tree, top = Tree(root, FolderReader(root)), os.stat(root)  # noqa: PTH116
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((top.st_dev, top.st_ino),))]
     while waiting:
@@ -162,7 +162,7 @@ def _size(status: os.stat_result) -> int:
 
 
 def bad_size(file: File) -> str:
-    """What is wrong with what is no file, or larger than any photograph; empty for all others."""
+    """Why a file cannot be read as an image: missing, not a file, or too large; empty if it can."""
     if file.size == MISSING:
         return "is not there, or a link to something that is not there"
     if file.size == IRREGULAR:

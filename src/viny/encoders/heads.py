@@ -7,9 +7,9 @@ from viny.encoders.base import Encoder, initialize, unpatchify
 
 
 class Head(nn.Module):
-    """An encoder and a linear layer on its tokens, with first weights from `generator`; `kind` is its name in files."""
+    """An encoder and a linear layer on its tokens, with initial weights from `generator`."""
 
-    kind: str
+    kind: str  # its name in files
     dense = False  # whether a token classifies all pixels of its patch
 
     def __init__(self, encoder: Encoder, classes: int, generator: torch.Generator | None = None):

@@ -20,7 +20,7 @@ class Task(ImageTask):
     ignored = -1  # none: 255 is a class like any other
 
     def sample_epoch(self, epoch: int) -> Batch:
-        """With MixUp also one share per batch: of each image's own pixels."""
+        """With MixUp also one share per batch: the weight of each image's own pixels."""
         drawn = super().sample_epoch(epoch)
         if alpha := self.settings.mixup:
             n, size = self.images, self.settings.batch_size

@@ -1,8 +1,4 @@
-"""The training loop of all stages.
-
-What is trained comes as a `Task`; how long and how fast as a `Schedule`; where a killed run carries on as a `RunState`.
-The loop is exact: whenever it is interrupted and started again, it ends with the same bits.
-"""
+"""The training loop of all stages. Whenever it is interrupted and started again, it ends with the same bits."""
 
 import math
 import signal

@@ -7,12 +7,10 @@ The folder `<root>/<stage>-<run key>/` holds
 - `state.pt`, `previous.pt`: the last two saved positions,
 - `failed.txt`: why a run failed for good: it is not tried again,
 - `progress.json`: the process at work, its position, rate and remaining time,
-- `done/`: the results of a finished run, so that a run whose results were taken away is not trained again.
+- `done/`: the results of a finished run, which come back if Snakemake or the user deletes them.
 
-The folder is no declared output: Snakemake deletes those of an interrupted job.
-
-Where a file system has no locks that work between hosts, two processes may work on one run. That costs time and changes
-nothing: both write the same positions, each through files of its own, and the results of the first to finish count.
+The folder is no declared output: Snakemake deletes those of an interrupted job. Without locks between hosts, two
+processes may work on one run: both write the same positions, and the results of the first to finish count.
 """
 
 import contextlib
@@ -62,8 +60,8 @@ class RunState:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; wait for another process that works on the same run.
 
-        A record lock of the operating system: it goes away with its process, however that dies, and works
-        across the nodes of a cluster's file system. Where there are no locks, nothing is held.
+        A record lock of the operating system ends with its process and works across the nodes of a cluster. Where there
+        are no locks, nothing is held.
 
         Raises:
             FinalError: the run has failed for good before; the same settings, code and images would fail again.
@@ -132,7 +130,7 @@ class RunState:
         return None
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Publish `progress`, and which process works on the run, for whoever looks on."""
+        """Publish `progress`, and which process works on the run, for `viny status`."""
         path = self.folder / "progress.json"
         with _writing(path):
             write_text(path, json.dumps({**progress, **self._writer, "time": time.time()}) + "\n")
@@ -224,7 +222,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Name the file or folder that could not be written, and say that nothing is lost."""
+    """Turn an OSError into a VinyError that names the file and says that nothing is lost."""
     try:
         yield
     except OSError as error:
