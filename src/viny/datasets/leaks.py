@@ -101,20 +101,16 @@ def refuse(spec: StoreSpec) -> None:
         )
 
 
-def described(found: Iterable[Leak], shown: int = 3) -> str:
-    """How many images leak between which data sets, and the first."""
-    sets: dict[tuple[str, str], list[Leak]] = {}
+def described(found: Iterable[Leak]) -> str:
+    """Which training images look like which test images, the first by name; empty for none."""
+    sets: dict[tuple[str, str], list[str]] = {}
     for leak in found:
-        sets.setdefault((leak.training_set, leak.test_set), []).append(leak)
-    parts = []
-    for (training, test), group in sets.items():
-        trained, tests = len({each.training_image for each in group}), len({each.test_image for each in group})
-        pairs = some((f"{each.training_image} like {each.test_image}" for each in group), shown)
-        parts.append(
-            f"{trained:,} training image{'s' * (trained > 1)} of {training} look{'s' * (trained == 1)} like {tests:,} "
-            f"test image{'s' * (tests > 1)} of {test} ({pairs})"
-        )
-    return "; ".join(parts)
+        pair = f"{leak.training_image} like {leak.test_image}"
+        sets.setdefault((leak.training_set, leak.test_set), []).append(pair)
+    return "; ".join(
+        f"training images of {training} look like test images of {test}: {some(pairs, 3)}"
+        for (training, test), pairs in sets.items()
+    )
 
 
 def _prepared(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
