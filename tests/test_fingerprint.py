@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from viny import fingerprint
-from viny.fingerprint import SPEAKERS, code_fingerprint
+from viny.fingerprint import LOGGERS, code_fingerprint
 
 SOURCE = Path(fingerprint.__file__).parent
 TRAINED = ("simmim", "classification", "patches", "segmentation")
@@ -36,7 +36,7 @@ class Reworded(ast.NodeTransformer):
         while isinstance(called, ast.Attribute):
             called = called.value
         docstring = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        speaks = isinstance(called, ast.Name) and called.id in SPEAKERS
+        speaks = isinstance(called, ast.Name) and called.id in LOGGERS
         return self._reworded(node) if docstring or speaks else self.generic_visit(node)
 
     def _reworded(self, node):

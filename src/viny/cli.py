@@ -26,15 +26,14 @@ COMMANDS = {
     "wait": Command("viny.commands.wait", "wait for the cluster jobs that a killed Snakemake left, or cancel them"),
     "run": Command("viny.preload", "run one job of a study, or a stage by hand"),
     "analyze": Command("viny.analysis.analyze", "tables, figures, statistics and verdicts from results"),
-    "import": Command("viny.commands.released:import_main", "convert a released encoder to viny's format"),
-    "export": Command("viny.commands.released:export_main", "convert an encoder of viny to the released format"),
+    "import": Command("viny.commands.released", "convert a released encoder to viny's format"),
     "settings": Command("viny.config.describe", "every setting with its meaning, range and default"),
 }
 GROUPS = {
     "Begin": ("init", "inspect"),
     "Look at a study": ("plan", "status", "verify", "wait"),
     "Run a part of it": ("run", "analyze"),
-    "Encoders": ("import", "export"),
+    "Encoders": ("import",),
     "Reference": ("settings",),
 }
 

@@ -1,9 +1,8 @@
 """Fingerprints of values, and of the code that computes a task's numbers.
 
-The fingerprint of a task covers what its numbers come from, definition by definition: starting from the task's module,
-the training loop and the decoder, every function, class and constant that they use, directly or not. Words do not
-count: docstrings, annotations, messages of errors and log lines are taken out before. So a changed message changes no
-fingerprint, and a changed number changes those of exactly the tasks that use it.
+The fingerprint of a task covers every function, class and constant that its module, the training loop and the decoder
+use, directly or not. Text does not count: docstrings, annotations, messages of errors and log lines. So a changed
+message changes no fingerprint, and a changed number changes those of exactly the tasks that use it.
 """
 
 import ast
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parent
-# Modules that speak, name, check or record, and cannot change a trained weight or a metric.
+# Modules that log, name, check or record, and cannot change a trained weight or a metric.
 SILENT = (
     *("config", "datasets.store", "encoders.checkpoints", "errors", "files", "fingerprint", "grid", "logs"),
     *("provenance", "results", "training.gpu_slots", "training.state"),
 )
-# Names whose calls, as statements, only say something.
-SPEAKERS = frozenset({"log", "logging", "warnings", "progress", "print"})
+# Names whose calls, as statements, only log.
+LOGGERS = frozenset({"log", "logging", "warnings", "progress", "print"})
 # Where code starts that is not a task's own module: a module, or one definition of it.
 DECODING = (
     *("datasets.decode:decode_image", "datasets.order:in_order"),
@@ -85,59 +84,57 @@ class _Module:
     """The definitions of a module without words, and what each of them uses."""
 
     def __init__(self, name: str, source: Path):
-        self.source = source
         path = _path(name, source)
         assert path is not None, name
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        self.imported = dict(self._imports(tree))
+        nodes = {names: node for node in tree.body for names in [_names(node)] if names}
+        # What local names stand for: own definitions, those of other modules, and modules (with an empty name).
+        known = {each: (name, each) for names in nodes for each in names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "viny":
+                module = node.module.partition(".")[2]
+                for alias in node.names:
+                    inner = f"{module}.{alias.name}".lstrip(".")
+                    is_module = _path(inner, source) is not None
+                    known[alias.asname or alias.name] = (inner, "") if is_module else (module, alias.name)
         self.definitions: dict[str, str] = {}
         self.uses: dict[str, list[tuple[str, str]]] = {}
-        nodes = {names: node for node in tree.body for names in [_names(node)] if names}
-        own = {each for names in nodes for each in names}
         for names, node in nodes.items():
             statement = _Wordless().visit(node)
             if statement is not None:
                 for each in names:
                     self.definitions[each] = ast.unparse(statement)
-                    self.uses[each] = list(self._used(statement, own, name))
+                    self.uses[each] = list(_used(statement, known))
 
-    def _imports(self, tree: ast.Module) -> Iterator[tuple[str, tuple[str, str]]]:
-        """Local names of viny's modules (module, "") and of their definitions (module, name)."""
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ImportFrom) or not node.module or node.module.split(".")[0] != "viny":
-                continue
-            module = node.module.partition(".")[2]
-            for alias in node.names:
-                inner = f"{module}.{alias.name}".lstrip(".")
-                target = (inner, "") if _path(inner, self.source) else (module, alias.name)
-                yield alias.asname or alias.name, target
 
-    def _used(self, node: ast.AST, own: set[str], module: str) -> Iterator[tuple[str, str]]:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-                target, name = self.imported.get(part.value.id, ("", ""))
-                if target and not name:
-                    yield target, part.attr
-            elif isinstance(part, ast.Name):
-                if part.id in own:
-                    yield module, part.id
-                target, name = self.imported.get(part.id, ("", ""))
-                if target and name:
-                    yield target, name
+def _used(node: ast.AST, known: dict[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """(module, definition) of what a statement uses."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            module, name = known.get(part.value.id, ("", ""))
+            if module and not name:
+                yield module, part.attr
+        elif isinstance(part, ast.Name):
+            module, name = known.get(part.id, ("", ""))
+            if name:
+                yield module, name
 
 
 class _Wordless(ast.NodeTransformer):
-    """Takes out what only speaks: docstrings, annotations, messages of errors, log lines."""
+    """Removes text: docstrings, annotations, messages of errors, log lines."""
+
+    def visit_ClassDef(self, node: Any) -> ast.AST:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg):
-                argument.annotation = None
-        return self._block(node)
+        return self.visit_ClassDef(node)
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        return self._block(node)
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
         return ast.Raise()
@@ -156,12 +153,7 @@ class _Wordless(ast.NodeTransformer):
         called = node.value.func if isinstance(node.value, ast.Call) else None
         while isinstance(called, ast.Attribute):
             called = called.value
-        return None if isinstance(called, ast.Name) and called.id in SPEAKERS else self.generic_visit(node)
-
-    def _block(self, node: Any) -> ast.AST:
-        self.generic_visit(node)
-        node.body = node.body or [ast.Pass()]
-        return node
+        return None if isinstance(called, ast.Name) and called.id in LOGGERS else self.generic_visit(node)
 
 
 def _names(node: ast.stmt) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ CASES = {
     "a missing image labeled twice": (
         lambda r: write(r / "labels.csv", "file,label", "9.jpg,a", "9.jpg,b"),
         LABELS,
-        "line 3: 9.jpg is there twice",
+        "9.jpg is there twice, in the lines 2 and 3",
     ),
     "an unknown split": (
         lambda r: write(r / "labels.csv", "file,label,split", "0.jpg,a,dev"),
@@ -229,7 +229,7 @@ CASES = {
     "a mask of floats": (
         lambda r: Image.new("F", (12, 10)).save(r / "masks" / "2.tiff") or (r / "masks" / "2.png").unlink(),
         SEGMENTATION,
-        "has a mask of the form 'F', where grey, palette or RGB",
+        "has a mask of the form 'F', where gray, palette or RGB",
     ),
     "a damaged mask": (
         lambda r: (r / "masks" / "2.png").write_bytes((r / "masks" / "2.png").read_bytes()[:45]),

@@ -69,10 +69,10 @@ def test_what_is_like_but_another_image_is_no_twin():
     assert twins(signatures(*ones)) == []
 
 
-def test_pairs_are_the_nearest_in_both_directions_in_blocks_of_any_size(monkeypatch):
+def test_pairs_are_the_nearest_in_blocks_of_any_size(monkeypatch):
     ones = signatures(*(encoded(scene(seed)) for seed in (0, 1, 2, 0)))
     others = signatures(*(encoded(scene(seed)) for seed in (2, 5, 0, 2)))
-    expected = [(0, 2), (2, 0), (2, 3), (3, 2)]
+    expected = [(0, 2), (2, 0), (3, 2)]
     assert twins(ones, others) == expected
     monkeypatch.setattr("viny.datasets.leaks.BLOCK", 2)
     assert twins(ones, others) == expected
@@ -124,7 +124,7 @@ def test_own_sets_stop_and_say_which_images(study):
     expected |= {f"{copy - 28}.jpg" for copy in (28, 29) if f"{copy}.png" in tests} & set(trained)
     assert {leak.training_image for leak in found} == expected
     assert expected
-    with pytest.raises(FinalError, match=r"training images? of pool looks? like .* test images? of kelp \(.*set data"):
+    with pytest.raises(FinalError, match=r"training images of pool look like test images of kelp: .* like .*set data"):
         refuse(by_set(made, "pool"))
 
 

@@ -1,6 +1,5 @@
 """Data sets of one's own: every layout is read as documented."""
 
-import shutil
 import tarfile
 from collections import Counter
 
@@ -12,7 +11,6 @@ from PIL import Image
 
 from viny.datasets.layouts import list_images
 from viny.datasets.store import IGNORE
-from viny.datasets.trees import scan
 
 COLORS = [(255, 136, 0), (0, 0, 128), (224, 224, 192)]
 HEX = {"kelp": "#ff8800", "water": "#000080"}
@@ -304,13 +302,3 @@ def test_groups_are_never_on_both_sides(root, build, listing):
     more = build("own", root / "scans", groups="groups.csv", tests=8)
     assert more.names[:7] == store.names[:7]
     assert build("own", root / "scans", groups="groups.csv", tests=None).tests == 8
-
-
-def test_listing_makes_no_path_object_for_a_file(root, monkeypatch):
-    photo(root / "0.jpg")
-    for number in range(1, 100):
-        shutil.copy(root / "0.jpg", root / f"{number}.jpg")
-    place, made = str(root), []
-    monkeypatch.setattr("pathlib.PurePath.__init__", lambda self, *args: made.append(args))
-    assert len(scan(place).images) == 100
-    assert not made

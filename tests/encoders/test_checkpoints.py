@@ -76,20 +76,6 @@ def rewrite(path, change_tensors=lambda tensors: None, description=None):
     save_file(tensors, path, metadata={"viny": json.dumps(description)} if description else None)
 
 
-def test_files_of_earlier_versions_are_read(tmp_path):
-    path = tmp_path / "old.safetensors"
-    save_model(ViNy(**TINY), path)
-
-    def add_head(tensors):
-        tensors |= {"head.weight": torch.ones(5, 8), "head.bias": torch.ones(5)}
-
-    rewrite(path, add_head, {**DESCRIPTION, "classes": 5})  # a released encoder with its head
-    model = load_model(path)
-    assert isinstance(model, Classifier)
-    assert model.head.weight.shape == (5, 8)
-    assert load_encoder(path).sizes == TINY
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -12,8 +12,8 @@ from viny.fingerprint import MASKS, ROOTS, SILENT, SOURCE, TRAINING, reachable
 NUMERICAL = ("tasks", "encoders", "training", "datasets.augment", "datasets.rows", "datasets.decode", "datasets.order")
 # What only shows, keeps or measures the cost of a run, in modules that also compute.
 APART = {f"training.device:{name}" for name in ("device_name", "peak_memory_mb", "float32_products")}
-# What only picks the encoder's module or the attention kernel, which is recorded and compared.
-APART |= {"training.device:attention_kernel", "encoders.build:build"}
+# What only picks the attention kernel, which is recorded and compared.
+APART |= {"training.device:attention_kernel"}
 
 
 def definitions_run(action):

@@ -2,15 +2,14 @@
 
 import os
 import signal
-import threading
 
 import pytest
 import torch
 from torch import nn
 
 from viny.config.sections import Finetuning
-from viny.errors import FinalError, VinyError
-from viny.training.loop import Interrupted, sampled_ahead, train
+from viny.errors import FinalError
+from viny.training.loop import Interrupted, train
 from viny.training.rng import torch_stream
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
@@ -124,28 +123,3 @@ def test_bf16_trains_with_float32_parameters(tmp_path):
         position = train(task, SCHEDULE, Execution(CPU, "bf16"), state, "toy")
     assert position.history[-1]["loss"] < position.history[0]["loss"]
     assert all(p.dtype == torch.float32 for p in task.model.parameters())
-
-
-def test_while_a_pass_is_worked_on_the_next_is_sampled():
-    begun = {epoch: threading.Event() for epoch in range(1, 4)}
-
-    def sample(epoch):
-        begun[epoch].set()
-        return {"row": torch.full((1,), epoch)}
-
-    epochs = range(1, 4)
-    for epoch, sampled in zip(epochs, sampled_ahead(sample, epochs), strict=True):  # KeyError if a fourth were sampled
-        assert sampled["row"].item() == epoch
-        assert epoch == 3 or begun[epoch + 1].wait(10)
-
-
-def test_an_error_in_sampling_ahead_is_raised_when_its_turn_comes():
-    def sample(epoch):
-        if epoch == 1:
-            raise VinyError("no more")
-        return {}
-
-    passes = sampled_ahead(sample, range(3))
-    next(passes)
-    with pytest.raises(VinyError, match="no more"):
-        next(passes)

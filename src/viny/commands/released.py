@@ -1,4 +1,4 @@
-"""`viny import` and `viny export`: weights between the authors' release and viny's safetensors."""
+"""`viny import`: weights of the authors' release to viny's safetensors."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,26 +9,17 @@ from viny.errors import command
 
 
 @command
-def import_main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Convert a file of the release; returns the exit code."""
-    return _convert("import", "Convert weights of the authors' release to viny's safetensors.", argv)
-
-
-@command
-def export_main(argv: Sequence[str]) -> int:
-    """Convert a file to the format of the release; returns the exit code."""
-    return _convert("export", "Convert weights of viny to the format of the authors' release.", argv)
-
-
-def _convert(name: str, description: str, argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"viny {name}", description=description)
+    description = "Convert weights of the authors' release to viny's safetensors."
+    parser = argparse.ArgumentParser(prog="viny import", description=description)
     parser.add_argument("source", type=Path, metavar="IN", help="file to read")
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write; must not be there yet")
     args = parser.parse_args(argv)
     logs.setup()
-    from viny.encoders import released  # needs torch, which takes a second
+    from viny.encoders.released import import_released  # needs torch, which takes a second
 
-    model = (released.import_released if name == "import" else released.export_released)(args.source, args.target)
+    model = import_released(args.source, args.target)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     logs.log.info("%s -> %s: %s, %s parameters", args.source, args.target, type(model).__name__, f"{parameters:,}")
     return 0

@@ -1,6 +1,6 @@
-"""Tars and zips as trees: members are read where they lie, nothing is extracted.
+"""Tars and zips as trees: members are read in place, nothing is extracted.
 
-A tar of tars, as ImageNet comes, is read as if the inner ones were folders.
+A tar of tars, as ImageNet is distributed, is read as if the inner ones were folders.
 """
 
 import re
@@ -99,27 +99,20 @@ class ZipReader:
 
 def _tree(path: Path, reader: Reader, members: Iterator[tuple[str, File | None]]) -> Tree:
     """A tree of members (name, file; None for a folder)."""
-    tree = Tree(str(path), reader, {}, {}, set(), [])
-    hidden = 0
+    tree = Tree(str(path), reader)
     for name, file in members:
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if any(is_junk(part) for part in parts):
-            hidden += file is not None
+            tree.hidden += file is not None
             continue
-        clean = "/".join(parts)
-        if file is None:
-            tree.folders.add(clean)
-            continue
-        kind = tree.images if parts and is_image(parts[-1]) else tree.others
-        if clean in kind:
-            raise VinyError(f"{path} has two members named {clean}; make the archive again without one of them")
-        kind[clean] = file
-        tree.folders.add(clean.rpartition("/")[0])
-    for folder in list(tree.folders):
-        while folder := folder.rpartition("/")[0]:
-            tree.folders.add(folder)
-    tree.folders.discard("")
-    return Tree(tree.location, reader, tree.images, tree.others, tree.folders, [], hidden)
+        tree.folders.update("/".join(parts[:depth]) for depth in range(1, len(parts) + (file is None)))
+        if file is not None:
+            clean = "/".join(parts)
+            kind = tree.images if parts and is_image(parts[-1]) else tree.others
+            if clean in kind:
+                raise VinyError(f"{path} has two members named {clean}; make the archive again without one of them")
+            kind[clean] = file
+    return tree
 
 
 def _checked(name: str, where: str) -> str:
@@ -158,7 +151,6 @@ class _Member(tarfile.TarInfo):
 
 def _tar_members(path: Path) -> Iterator[tuple[str, File | None]]:
     progress = Progress(f"list {path.name}", path.stat().st_size // 10**6, "MB")
-    done = 0
     with tarfile.open(path, "r:", tarinfo=_Member) as outer:
         for member, name in _headers(outer, str(path)):
             if member.isdir() or not name.endswith(".tar"):
@@ -171,8 +163,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, File | None]]:
                     at = member.offset_data + image.offset_data
                     full = f"{folder}/{inner_name}"
                     yield full, None if image.isdir() else File(full, image.size, at)
-            progress.advance((member.offset_data + member.size) // 10**6 - done)
-            done = (member.offset_data + member.size) // 10**6
+            progress.advance((member.offset_data + member.size) // 10**6 - progress.done)
 
 
 def _headers(archive: tarfile.TarFile, where: str) -> Iterator[tuple[tarfile.TarInfo, str]]:

@@ -3,10 +3,10 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -109,9 +109,8 @@ class _Build:
         self.skip = spec.bad_images == "skip"
         self.bad: list[tuple[Entry, str]] = []
         self.index: list[dict[str, Any]] = []
-        self.signatures: list[np.ndarray] = []
         self.dropped: list[str] = []  # training images that are also test images
-        self.mask_pixels = np.zeros(256, np.int64)  # of the training images, by class
+        self.shown: set[int] = set()  # classes in the training images
 
     def run(self, workers: int | None) -> None:
         """Decode all rows and describe them."""
@@ -124,43 +123,34 @@ class _Build:
         self._require_space(len(planned))
         decoder = Decoder(listing.images, listing.masks, listing.values, spec.pixels)
         self.progress = Progress(f"decode {spec.name} to {spec.pixels} px", len(planned))
-        with (
-            (self.draft / stores.IMAGES).open("wb") as images,
-            (self.draft / stores.MASKS).open("wb") as masks,
-            decoding(decoder, len(planned), workers) as decode,
-        ):
-            seen = self._take(decode, candidates, tests, images, masks)
+        names = (stores.IMAGES, stores.SIGNATURES, stores.MASKS)[: 3 if listing.masks else 2]
+        with ExitStack() as stack:
+            self.files = [stack.enter_context((self.draft / name).open("wb")) for name in names]
+            decode = stack.enter_context(decoding(decoder, len(planned), workers))
+            seen = self._take(decode, candidates, tests)
             if listing.published:
                 tests = len(self.index)
-            found, self.mask_pixels[:] = len(self.index), 0
+            found, self.shown = len(self.index), set()
             training = order_for_training(listing, seen, seed)
             count = len(training) if spec.images is None else spec.images
-            self._take(decode, training, count, images, masks, self._tested() if spec.leaks == "drop" else None)
+            self._take(decode, training, count, self._tested() if spec.leaks == "drop" else None)
         if self.bad and not self.skip:
             raise VinyError(self._bad_images())
         self._require(tests, found, len(self.index) - found)
-        np.stack(self.signatures).tofile(self.draft / stores.SIGNATURES)
-        if not listing.masks:
-            (self.draft / stores.MASKS).unlink()
         self._describe(tests)
         self.progress.finish(f"{len(self.bad):,} left out" if self.bad else "")
-        self._report(tests)
+        self._report()
 
     def _tested(self) -> Matcher:
         """The test images that must not be trained on."""
         if not self.spec.tested:
-            return Matcher(np.stack(self.signatures))
+            self.files[1].flush()
+            return Matcher(np.fromfile(self.draft / stores.SIGNATURES, np.uint8).reshape(-1, stores.SIGNATURE))
         opened = [Store.open(tested.folder) for tested in self.spec.tested]
         return Matcher(np.concatenate([store.signatures[: store.tests] for store in opened]))
 
     def _take(
-        self,
-        decode: Decoding,
-        candidates: Sequence[Entry],
-        count: int,
-        images: BinaryIO,
-        masks: BinaryIO,
-        tested: Matcher | None = None,
+        self, decode: Decoding, candidates: Sequence[Entry], count: int, tested: Matcher | None = None
     ) -> list[Entry]:
         """Write the first `count` images that can be used and are none of those `tested`; returns those looked at."""
         target, seen = len(self.index) + count, 0
@@ -173,11 +163,10 @@ class _Build:
                 if tested and tested.gaps(row.signature[None]).min() <= 1:
                     self.dropped.append(entry.name)
                     continue
-                self.signatures.append(row.signature)
-                images.write(row.image.tobytes())
-                if row.mask is not None:
-                    masks.write(row.mask.tobytes())
-                    self.mask_pixels += np.bincount(row.mask.ravel(), minlength=256)
+                values = [row.image, row.signature] + ([] if row.mask is None else [row.mask])
+                for file, each in zip(self.files, values, strict=True):
+                    file.write(each.tobytes())
+                self.shown |= {entry.label} if row.mask is None else {*np.unique(row.mask).tolist()}
                 line = {"name": entry.name, "label": entry.label, "width": row.width, "height": row.height}
                 self.index.append(line | {"crc32": row.crc32})
                 self.progress.advance(1)
@@ -253,7 +242,7 @@ class _Build:
             f"{shortened(lines, SHOWN)}\ncorrect or remove them, or leave such images out with data.bad_images: skip"
         )
 
-    def _report(self, tests: int) -> None:
+    def _report(self) -> None:
         """Say what is left out, and which classes the training images lack."""
         listing, name = self.listing, self.spec.name
         if self.bad:
@@ -264,13 +253,8 @@ class _Build:
             log.warning("%s: left out links that lead to nothing: %s", name, some(listing.broken, SHOWN))
         if listing.ignored:
             log.info("%s: %s images%s", name, f"{len(listing.entries):,}", counted(listing.ignored))
-        lacking = []
-        if listing.masks:
-            lacking = [each for label, each in enumerate(listing.mask_classes) if not self.mask_pixels[label]]
-        elif listing.classes:
-            present = {line["label"] for line in self.index[tests:]}
-            lacking = [each for label, each in enumerate(listing.classes) if label not in present]
-        if lacking:
+        classes = listing.mask_classes or listing.classes
+        if lacking := [each for label, each in enumerate(classes) if label not in self.shown]:
             log.warning("%s: no training image shows the classes %s", name, some(lacking, SHOWN))
 
 

@@ -12,11 +12,11 @@ from viny.datasets.store import IGNORE
 # Formats that hold photographs; Pillow's others, some of which start programs, are never tried.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 MAX_PIXELS = 100_000_000  # the largest photograph of ImageNet has 61 million
-GREY = 0x010101  # a grey color is its value times this
+GREY = 0x010101  # a gray color is its value times this
 
 
 class BadImage(Exception):
-    """An image that cannot be used; the text says what is wrong with it, without naming a path."""
+    """An image that cannot be used; the text says why, without naming a path."""
 
 
 class Decoded(NamedTuple):
@@ -28,22 +28,17 @@ class Decoded(NamedTuple):
 
 
 class MaskValues(NamedTuple):
-    """What the pixels of a mask mean: class index, or IGNORE.
+    """What the pixels of a mask mean: class index, or IGNORE."""
 
-    Attributes:
-        numbers: by the value of a pixel of a grey or palette image.
-        colors: by its color, 0xRRGGBB.
-    """
-
-    numbers: dict[int, int]
-    colors: dict[int, int]
+    numbers: dict[int, int]  # by the value of a pixel of a gray or palette image
+    colors: dict[int, int]  # by its color, 0xRRGGBB
 
 
 def decode_image(data: bytes, side: int) -> Decoded:
     """Decode an image and squash it to `side` x `side` RGB, antialiased.
 
-    Grey, CMYK, palette and transparent images are converted as torchvision's readers do (transparency is dropped),
-    16-bit grey is scaled to 8 bits, of an animation the first frame is taken, and EXIF rotation is not applied.
+    Gray, CMYK, palette and transparent images are converted as torchvision's readers do (transparency is dropped),
+    16-bit gray is scaled to 8 bits, the first frame of an animation is taken, and EXIF rotation is not applied.
 
     Raises:
         BadImage: empty, of no known format, cut off, damaged, not convertible, or larger than MAX_PIXELS.
@@ -68,8 +63,8 @@ def decode_image(data: bytes, side: int) -> Decoded:
 def decode_mask(data: bytes, side: int, size: tuple[int, int], values: MaskValues) -> np.ndarray:
     """Decode a mask and squash it to `side` x `side` by nearest neighbor.
 
-    Grey masks of any bit depth count by value, color masks by color, palette masks by index where `values` knows the
-    index, else by color. A grey pixel of a color mask counts as its value, too. Transparency is dropped.
+    Gray masks of any bit depth count by value, color masks by color, palette masks by index where `values` knows the
+    index, else by color. A gray pixel of a color mask counts as its value, too. Transparency is dropped.
 
     Returns:
         uint8 (side, side): class indices, IGNORE for pixels to be ignored.
@@ -108,18 +103,12 @@ def decode_mask(data: bytes, side: int, size: tuple[int, int], values: MaskValue
 
 
 class Codes(NamedTuple):
-    """The pixels of a mask as they are in its file.
+    """The pixels of a mask as they are in its file."""
 
-    Attributes:
-        values: int64 (H, W), grey values, indices of a palette, or colors 0xRRGGBB.
-        kind: which of these, `grey`, `palette` or `color`.
-        palette: colors of the indices. format: of the file.
-    """
-
-    values: np.ndarray
-    kind: str
-    palette: list[int]
-    format: str | None
+    values: np.ndarray  # int64 (H, W), gray values, indices of a palette, or colors 0xRRGGBB
+    kind: str  # which of these, `gray`, `palette` or `color`
+    palette: list[int]  # colors of the indices
+    format: str | None  # of the file
 
 
 def mask_codes(data: bytes) -> Codes:
@@ -139,11 +128,11 @@ def mask_codes(data: bytes) -> Codes:
         palette = np.array(mask.getpalette("RGB") or [], dtype=np.int64).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
         return Codes(np.asarray(mask).astype(np.int64), "palette", palette.tolist(), mask.format)
     if mask.mode not in ("1", "L", "I") and not mask.mode.startswith("I;16"):
-        raise BadImage(f"has a mask of the form {mask.mode!r}, where grey, palette or RGB is expected")
+        raise BadImage(f"has a mask of the form {mask.mode!r}, where gray, palette or RGB is expected")
     codes = np.asarray(mask).astype(np.int64)
     if mask.format == "PNG" and mask.mode == "L":
         codes //= 255 // (2 ** data[24] - 1)  # Pillow stretches 2 and 4 bits to 0..255; the header has the depth
-    return Codes(codes, "grey", [], mask.format)
+    return Codes(codes, "gray", [], mask.format)
 
 
 def _load(data: bytes, side: int | None = None) -> Image.Image:

@@ -1,6 +1,5 @@
-"""The layouts in which data sets are read: one's own, and ImageNet, Intel Image Classification and Oxford-IIIT Pet."""
+"""The layouts of data sets: users' own, ImageNet, Intel Image Classification and Oxford-IIIT Pet."""
 
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from viny.datasets.decode import MaskValues
 from viny.datasets.listing import TEST, TRAIN, Entry, Listing, class_of
 from viny.datasets.own import list_own
-from viny.datasets.tables import decode_text
+from viny.datasets.tables import decode_text, read_lines
 from viny.datasets.trees import MISSING, File, Tree, open_tree, some
 from viny.errors import VinyError
 from viny.grid import StoreSpec
@@ -25,7 +24,7 @@ def list_imagenet(spec: StoreSpec) -> Listing:
     """`train/CLASS/FILE` in a folder, a tar or a zip, or a tar of one tar a class (ILSVRC2012_img_train.tar)."""
     tree = _open(spec, "a folder of class folders (train/n01440764/n01440764_18.JPEG) or ILSVRC2012_img_train.tar")
     tree = tree.below("train") if "train" in tree.folders else tree
-    classes = sorted({folder for folder in tree.folders if "/" not in folder})
+    classes = sorted(folder for folder in tree.folders if "/" not in folder)
     labels = {name: label for label, name in enumerate(classes)}
     entries = [Entry(name, file, labels[class_of(name, tree.location)]) for name, file in tree.images.items()]
     if not entries and (hint := _archives(tree)):
@@ -112,9 +111,7 @@ def list_pets(spec: StoreSpec) -> Listing:
 
 
 def download_pets(path: Path) -> None:
-    """Download Oxford-IIIT Pet through torchvision to `path`, unless something is there already.
-
-    It arrives in a temporary folder beside it, so that an interrupted download is not taken for a whole one.
+    """Download Oxford-IIIT Pet with torchvision to `path`, whole or not at all, unless something is there already.
 
     Raises:
         VinyError: the folder has another name than torchvision's, or the download fails.
@@ -127,17 +124,15 @@ def download_pets(path: Path) -> None:
     from torchvision.datasets import OxfordIIITPet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{PETS_FOLDER}-", dir=path.parent))
     try:
-        OxfordIIITPet(str(temporary), download=True)
-        (temporary / PETS_FOLDER).replace(path)
+        with tempfile.TemporaryDirectory(prefix=f".{PETS_FOLDER}-", dir=path.parent) as temporary:
+            OxfordIIITPet(temporary, download=True)
+            Path(temporary, PETS_FOLDER).replace(path)
     except (OSError, RuntimeError) as error:
         raise VinyError(
             f"Oxford-IIIT Pet could not be downloaded ({error}); try again, or download images.tar.gz and "
             f"annotations.tar.gz from https://www.robots.ox.ac.uk/~vgg/data/pets/ and extract both in {path}"
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _open(spec: StoreSpec, expected: str) -> Tree:
@@ -151,23 +146,21 @@ def _open(spec: StoreSpec, expected: str) -> Tree:
 
 def _archives(tree: Tree) -> str:
     found = sorted(path for path in tree.others if path.endswith((".tar", ".zip", ".tar.gz", ".tgz")))
-    words = f"; tars or zips lie there: {some(found)}; set `images` of the data set to the archive itself"
-    return words if found else ""
+    return f"; tars or zips lie there: {some(found)}; set `images` of the data set to one of them" if found else ""
 
 
 def _pets_list(tree: Tree, path: str) -> list[tuple[str, int]]:
     """Image ids and 0-based breeds of a list with lines `NAME CLASS-ID SPECIES BREED-ID`."""
-    images = []
-    for number, line in enumerate(decode_text(tree.read(path), f"{tree.location}/{path}").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, *ids = line.split()
-        if len(ids) != 3 or not ids[0].isdecimal() or not int(ids[0][:6]) >= 1 or "/" in name:
-            raise VinyError(
-                f"{tree.location}/{path}, line {number}: {line[:80]!r} is not NAME CLASS-ID SPECIES BREED-ID with a "
-                "class id of 1 or more"
-            )
-        images.append((name, int(ids[0][:6]) - 1))
+    images, where = [], f"{tree.location}/{path}"
+    for number, (line,) in read_lines(decode_text(tree.read(path), where)):
+        if not line.startswith("#"):
+            name, *ids = line.split()
+            if len(ids) != 3 or not ids[0].isdecimal() or not int(ids[0][:6]) >= 1 or "/" in name:
+                raise VinyError(
+                    f"{where}, line {number}: {line[:80]!r} is not NAME CLASS-ID SPECIES BREED-ID with a class id of 1 "
+                    "or more"
+                )
+            images.append((name, int(ids[0][:6]) - 1))
     return images
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from viny.datasets.store import SIGNATURE, Store, read_manifest
+from viny.datasets.trees import some
 from viny.errors import FinalError
 from viny.grid import StoreSpec, Study
 
@@ -22,7 +23,7 @@ SIDE = 16
 RELATIVE = 0.19  # largest distance of twins, relative to the contrast
 LEAST = 0.5  # and where there is no contrast, in levels of 255
 CHECKSUM = SIGNATURE - 3 * SIDE**2  # bytes of it
-BLOCK = 4096  # signatures compared at a time
+BLOCK = 256  # signatures compared at a time
 
 
 class Leak(NamedTuple):
@@ -57,28 +58,20 @@ class Matcher:
 
 
 def twins(ones: np.ndarray, others: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """Pairs of rows that are twins: of each row the nearest, in both directions.
+    """Pairs of rows that are twins: each row of `ones` that has twins, and the nearest of them.
 
     Args:
         ones: signatures (M, 776). others: signatures (N, 776); None for pairs among `ones`, the lower row first.
     """
-    alone = others is None
-    others = ones if others is None else others
-    nearest = np.full(len(others), np.inf), np.zeros(len(others), np.int64)
-    pairs: set[tuple[int, int]] = set()
+    matcher, pairs = Matcher(ones if others is None else others), set()
     for start in range(0, len(ones), BLOCK):
-        rows = slice(start, start + BLOCK)
-        best = np.full(len(ones[rows]), np.inf), np.zeros(len(ones[rows]), np.int64)
-        for left in range(0, len(others), BLOCK):
-            columns = slice(left, left + BLOCK)
-            gaps = Matcher(others[columns]).gaps(ones[rows])
-            if alone and left == start:
-                np.fill_diagonal(gaps, np.inf)
-            _keep(best, slice(None), gaps.T, left)
-            _keep(nearest, columns, gaps, start)
-        pairs |= {(start + int(row), int(best[1][row])) for row in np.flatnonzero(best[0] <= 1)}
-    pairs |= {(int(nearest[1][row]), int(row)) for row in np.flatnonzero(nearest[0] <= 1)}
-    return sorted({(min(pair), max(pair)) for pair in pairs} if alone else pairs)
+        gaps = matcher.gaps(ones[start : start + BLOCK])
+        if others is None:
+            np.fill_diagonal(gaps[:, start:], np.inf)
+        nearest = gaps.argmin(axis=1)
+        rows = np.flatnonzero(gaps.min(axis=1) <= 1)
+        pairs |= {(start + row, column) for row, column in zip(rows.tolist(), nearest[rows].tolist(), strict=True)}
+    return sorted({(min(pair), max(pair)) for pair in pairs} if others is None else pairs)
 
 
 def leaks(study: Study) -> list[Leak]:
@@ -91,8 +84,7 @@ def leaks_of(spec: StoreSpec) -> Iterator[Leak]:
     for tested in spec.tested or (spec,):
         if read_manifest(spec.folder) and read_manifest(tested.folder):
             training, test = Store.open(spec.folder), Store.open(tested.folder)
-            found = twins(training.signatures[training.tests :], test.signatures[: test.tests])
-            for row, other in found:
+            for row, other in twins(training.signatures[training.tests :], test.signatures[: test.tests]):
                 yield Leak(training.name, training.names[training.tests + row], test.name, test.names[other])
 
 
@@ -109,21 +101,16 @@ def refuse(spec: StoreSpec) -> None:
         )
 
 
-def described(found: Iterable[Leak], shown: int = 3) -> str:
-    """How many images leak between which data sets, and the first."""
-    sets: dict[tuple[str, str], list[Leak]] = {}
+def described(found: Iterable[Leak]) -> str:
+    """Which training images look like which test images, the first by name; empty for none."""
+    sets: dict[tuple[str, str], list[str]] = {}
     for leak in found:
-        sets.setdefault((leak.training_set, leak.test_set), []).append(leak)
-    parts = []
-    for (training, test), group in sets.items():
-        trained, tests = len({each.training_image for each in group}), len({each.test_image for each in group})
-        pairs = ", ".join(f"{each.training_image} like {each.test_image}" for each in group[:shown])
-        more = f" and {len(group) - shown:,} more" if len(group) > shown else ""
-        parts.append(
-            f"{trained:,} training image{'s' * (trained > 1)} of {training} look{'s' * (trained == 1)} like {tests:,} "
-            f"test image{'s' * (tests > 1)} of {test} ({pairs}{more})"
-        )
-    return "; ".join(parts)
+        pair = f"{leak.training_image} like {leak.test_image}"
+        sets.setdefault((leak.training_set, leak.test_set), []).append(pair)
+    return "; ".join(
+        f"training images of {training} look like test images of {test}: {some(pairs, 3)}"
+        for (training, test), pairs in sets.items()
+    )
 
 
 def _prepared(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -134,12 +121,3 @@ def _prepared(signatures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     means = values.reshape(-1, SIDE * SIDE, 3).mean(axis=1)
     contrasts = np.sqrt(np.maximum(squares - SIDE * SIDE * np.einsum("nc,nc->n", means, means), 0))
     return values, squares, contrasts, checksums
-
-
-def _keep(nearest: tuple[np.ndarray, np.ndarray], places: slice, gaps: np.ndarray, offset: int) -> None:
-    """Take smaller gaps (K, places), and the rows that they belong to, into (gap, row) of the nearest so far."""
-    rows = gaps.argmin(axis=0)
-    smallest = gaps[rows, np.arange(gaps.shape[1])]
-    better = smallest < nearest[0][places]
-    nearest[0][places][better] = smallest[better]
-    nearest[1][places][better] = rows[better] + offset

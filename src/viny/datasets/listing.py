@@ -14,47 +14,33 @@ TRAIN, TEST = "train", "test"
 
 
 class Entry(NamedTuple):
-    """One image.
+    """One image."""
 
-    Attributes:
-        name: its identity wherever the data set lies and however it is packed; decides its place in the order.
-        label: class index; -1 in a set without class labels.
-        mask: None in a set without masks.
-        split: `train` or `test` where the split is published, else empty.
-        group: images of one group are never on both sides of a split; empty for none.
-    """
-
-    name: str
+    name: str  # its identity wherever the data set lies and however it is packed; decides its place in the order
     image: File
-    label: int = -1
-    mask: File | None = None
-    split: str = ""
-    group: str = ""
+    label: int = -1  # class index; -1 in a set without class labels
+    mask: File | None = None  # None in a set without masks
+    split: str = ""  # `train` or `test` where the split is published
+    group: str = ""  # images of one group are never on both sides of a split
 
 
 @dataclass(frozen=True)
 class Listing:
     """The images of a data set, not decoded.
 
-    Attributes:
-        location: folder or archive, for messages.
-        entries: the images, sorted by name.
-        images: reads their bytes. masks: reads those of the masks; None in a set without masks.
-        classes: names of the classes that labels index.
-        mask_classes: names of the classes of the masks. values: what the pixels of the masks mean.
-        broken: links to nothing, which may have been folders of images.
-        ignored: number of files that are no part of the set, by what they are.
+    Raises:
+        VinyError: no images, two of one name, or a class without images.
     """
 
-    location: str
-    entries: list[Entry]
-    images: Reader
-    classes: list[str] = field(default_factory=list)
-    masks: Reader | None = None
+    location: str  # folder or archive, for messages
+    entries: list[Entry]  # sorted by name
+    images: Reader  # of the images' bytes
+    classes: list[str] = field(default_factory=list)  # names of the classes that labels index
+    masks: Reader | None = None  # None in a set without masks
     mask_classes: list[str] = field(default_factory=list)
-    values: MaskValues | None = None
-    broken: list[str] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)
+    values: MaskValues | None = None  # what the pixels of the masks mean
+    broken: list[str] = field(default_factory=list)  # links to nothing, which may have been folders of images
+    ignored: Counter[str] = field(default_factory=Counter)  # number of files that are no part of the set, by kind
 
     def __post_init__(self) -> None:
         if not self.entries:

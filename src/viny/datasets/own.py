@@ -1,4 +1,4 @@
-"""Data sets of one's own: any tree of images, class folders or a table of labels, masks in the usual layouts."""
+"""Users' own data sets: any tree of images, class folders or a table of labels, masks in the usual layouts."""
 
 import os
 from collections import Counter
@@ -20,20 +20,14 @@ VOC_LISTS = "ImageSets/Segmentation"
 
 @dataclass
 class Found:
-    """Images and masks of a set before labels, split and groups.
+    """Images and masks of a set before labels, split and groups."""
 
-    Attributes:
-        images: by name. masks: by the name of their image; None in a set without masks. reader: of the masks.
-        labelmap: text of `labelmap.txt`. voc: whether the classes are those of Pascal VOC without one.
-        lists: published lists of the images.
-    """
-
-    images: dict[str, File]
-    masks: dict[str, File] | None = None
-    reader: Reader | None = None
-    labelmap: str | None = None
-    voc: bool = False
-    lists: list[Part] = field(default_factory=list)
+    images: dict[str, File]  # by name
+    masks: dict[str, File] | None = None  # by the name of their image; None in a set without masks
+    reader: Reader | None = None  # of the masks
+    labelmap: str | None = None  # text of `labelmap.txt`
+    voc: bool = False  # whether the classes are those of Pascal VOC without one
+    lists: list[Part] = field(default_factory=list)  # published lists of the images
 
 
 def list_own(spec: StoreSpec) -> Listing:
@@ -47,21 +41,23 @@ def list_own(spec: StoreSpec) -> Listing:
     found = find(spec, tree, ignored)
     lookup = splits.Lookup(found.images)
     strict = dataset.labels == "folders" and not dataset.splits
-    folders = splits.sides_of_folders(found.images, tree.location, strict)
-    entries, sides = [Entry(name, file) for name, file in found.images.items()], folders
-    classes: list[str] = []
-    mask_classes: list[str] = []
+    files, sides = found.images, splits.sides_of_folders(found.images, tree.location, strict)
+    labels: dict[str, str] = {}
+    folders: set[str] = set()  # of classes, so that one without images is named
     if dataset.labels == "folders":
-        entries, classes = _labeled_by_folders(entries, tree, 1 if folders else 0)
+        depth = 1 if sides else 0
+        labels = {name: class_of(name, tree.location, depth) for name in files}
+        folders = {path.rpartition("/")[2] for path in tree.folders if path.count("/") == depth}
     elif dataset.labels:
-        labels = splits.read_labels(spec.base / dataset.labels, f"{setting}.labels", lookup)
-        ignored["images without a label"] += sum(entry.name not in labels for entry in entries)
-        classes = _ordered({label for label, _ in labels.values()})
-        index = {name: label for label, name in enumerate(classes)}
-        files = {name: found.images.get(name, File(name, MISSING)) for name in labels}
-        entries = [Entry(name, file, index[labels[name][0]]) for name, file in files.items()]
-        sides = {name: side for name, (_, side) in labels.items()}
+        table = splits.read_labels(spec.base / dataset.labels, f"{setting}.labels", lookup)
+        ignored["images without a label"] += sum(name not in table for name in files)
+        files = {name: files.get(name, File(name, MISSING)) for name in table}
+        labels = {name: label for name, (label, _) in table.items()}
+        sides = {name: side for name, (_, side) in table.items()}
         sides = sides if any(sides.values()) else splits.sides_of_folders(files, tree.location, strict=False)
+    classes = _ordered({*labels.values(), *folders})
+    number = {name: label for label, name in enumerate(classes)}
+    entries = [Entry(name, file, number[labels[name]] if labels else -1) for name, file in files.items()]
     lists = found.lists
     if dataset.splits:
         paths = {side: spec.base / path for side, path in dataset.splits.items()}
@@ -76,6 +72,7 @@ def list_own(spec: StoreSpec) -> Listing:
     entries = splits.resolve(entries, sides, ignored, tree.location)
     if dataset.groups:
         entries = splits.read_groups(spec.base / dataset.groups, f"{setting}.groups", lookup, entries)
+    mask_classes: list[str] = []
     values = None
     if found.masks is not None:
         mask_classes, values = mask_values(spec.name, dataset, found.labelmap, found.voc)
@@ -89,15 +86,6 @@ def list_own(spec: StoreSpec) -> Listing:
     return Listing(
         tree.location, entries, tree.reader, classes, found.reader, mask_classes, values, tree.broken, +ignored
     )
-
-
-def _labeled_by_folders(entries: list[Entry], tree: Tree, depth: int) -> tuple[list[Entry], list[str]]:
-    """Entries with labels, and the classes: all folders at a depth, so that one without images is named."""
-    names = {entry.name: class_of(entry.name, tree.location, depth) for entry in entries}
-    folders = {path.rpartition("/")[2] for path in tree.folders if path.count("/") == depth}
-    classes = _ordered(folders | set(names.values()))
-    index = {name: label for label, name in enumerate(classes)}
-    return [entry._replace(label=index[names[entry.name]]) for entry in entries], classes
 
 
 def find(spec: StoreSpec, tree: Tree, ignored: Counter[str]) -> Found:
@@ -130,24 +118,16 @@ def _by_template(spec: StoreSpec, tree: Tree) -> Found:
         raise VinyError(f"{setting}: {template!r} must have {{stem}}, may have {{parent}}, and no other braces")
     if not isinstance(tree.reader, FolderReader):
         raise VinyError(f"{setting}: a template needs a folder of images, but {tree.location} is an archive; unpack it")
-    base = str(spec.base)
+    reader, root = FolderReader(str(spec.base)), os.path.relpath(tree.location, spec.base)
+    paths = {name: f"{root}/{name}" for name in tree.images}
     masks = {}
-    for name in tree.images:
-        folder, file = os.path.split(os.path.join(os.path.relpath(tree.location, base), name))  # noqa: PTH118
-        path = template.replace("{parent}", folder).replace("{stem}", os.path.splitext(file)[0])  # noqa: PTH122
-        masks[name] = os.path.normpath(path)
-    by_path = {os.path.normpath(os.path.relpath(os.path.join(tree.location, name), base)): name for name in tree.images}  # noqa: PTH118
-    are_masks = {by_path[path] for path in masks.values() if path in by_path}
-    images = {name: file for name, file in tree.images.items() if name not in are_masks}
-    return Found(images, {name: _file(base, masks[name]) for name in images}, FolderReader(base))
-
-
-def _file(base: str, path: str) -> File:
-    try:
-        status = os.stat(os.path.join(base, path))  # noqa: PTH116, PTH118
-    except OSError:
-        return File(path, MISSING)
-    return File(path, status.st_size)
+    for name, path in paths.items():
+        folder, file = os.path.split(path)
+        filled = template.replace("{parent}", folder).replace("{stem}", os.path.splitext(file)[0])  # noqa: PTH122
+        masks[name] = os.path.normpath(filled)
+    are_masks = {*masks.values()}
+    images = {name: file for name, file in tree.images.items() if os.path.normpath(paths[name]) not in are_masks}
+    return Found(images, {name: reader.find(masks[name]) for name in images}, reader)
 
 
 def _by_stem(spec: StoreSpec, tree: Tree, ignored: Counter[str]) -> Found:
@@ -184,14 +164,7 @@ def _by_folders(tree: Tree, ignored: Counter[str]) -> Found:
 def _voc(tree: Tree, root: str, ignored: Counter[str]) -> Found:
     """Pascal VOC, as CVAT exports it, too."""
     top = tree.below(root)
-    images = {
-        path.removeprefix("JPEGImages/"): file for path, file in top.images.items() if path.startswith("JPEGImages/")
-    }
-    masks = {
-        path.removeprefix("SegmentationClass/"): file
-        for path, file in top.images.items()
-        if path.startswith("SegmentationClass/")
-    }
+    images, masks = (top.below(folder).images for folder in ("JPEGImages", "SegmentationClass"))
     ignored["images outside JPEGImages and SegmentationClass"] += len(tree.images) - len(images) - len(masks)
     lists = [path for path in sorted(top.others) if path.startswith(f"{VOC_LISTS}/") and path.endswith(".txt")]
     sides = {path: splits.SIDES.get(path.rpartition("/")[2].removesuffix(".txt").lower(), "") for path in lists}
@@ -210,18 +183,17 @@ def _text(tree: Tree, path: str) -> str | None:
 
 def _paired(images: dict[str, File], masks: dict[str, File], location: str, ignored: Counter[str]) -> dict[str, File]:
     """Masks by the names of their images: equal paths without suffix, else equal stems."""
-    by_image, by_mask = (_by_key(files, splits.stem, location) for files in (images, masks))
-    if not by_image.keys() & by_mask.keys():
-        by_image, by_mask = (_by_key(files, _last_stem, location) for files in (images, masks))
-        if not by_image.keys() & by_mask.keys():
-            example = f", for example {min(masks)} and {min(images)}" if images and masks else ""
-            raise VinyError(
-                f"{location}: none of the {len(masks):,} masks has the stem of one of the {len(images):,} images"
-                f"{example}; rename them, or give a template in `masks`"
-            )
-    pairs = {name: masks[by_mask[key]] for key, name in by_image.items() if key in by_mask}
-    ignored["masks without an image"] += len(masks) - len(pairs)
-    return pairs
+    for key in (splits.stem, lambda path: splits.stem(path).rpartition("/")[2]):
+        by_image, by_mask = (_by_key(files, key, location) for files in (images, masks))
+        pairs = {name: masks[by_mask[common]] for common, name in by_image.items() if common in by_mask}
+        if pairs:
+            ignored["masks without an image"] += len(masks) - len(pairs)
+            return pairs
+    example = f", for example {min(masks)} and {min(images)}" if images and masks else ""
+    raise VinyError(
+        f"{location}: none of the {len(masks):,} masks has the stem of one of the {len(images):,} images{example}; "
+        "rename them, or give a template in `masks`"
+    )
 
 
 def _by_key(files: dict[str, File], key: Callable[[str], str], location: str) -> dict[str, str]:
@@ -233,10 +205,6 @@ def _by_key(files: dict[str, File], key: Callable[[str], str], location: str) ->
                 "paired; rename or remove one of them"
             )
     return found
-
-
-def _last_stem(path: str) -> str:
-    return splits.stem(path).rpartition("/")[2]
 
 
 def _ordered(classes: set[str]) -> list[str]:

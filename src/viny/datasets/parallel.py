@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +50,10 @@ class Decoder:
 
     def __call__(self, entries: Sequence[Entry]) -> list[Row]:
         """Decode images in order."""
-        return [self._decode(entry) for entry in entries]
+        return [self.row(entry) for entry in entries]
 
-    def _decode(self, entry: Entry) -> Row:
+    def row(self, entry: Entry) -> Row:
+        """Decode an image."""
         mask, place = None, self.images.place(entry.image)
         try:
             data = self.images.read(entry.image)
@@ -73,44 +74,36 @@ class Decoder:
 
 @contextmanager
 def decoding(decoder: Decoder, images: int, workers: int | None) -> "Iterator[Decoding]":
-    """A function that decodes images in order, in processes: one a core, unless `workers` says how many.
-
-    Args:
-        images: about how many there are.
+    """A function that decodes images in order, in `workers` processes (None: one per core), fewer for few `images`.
 
     Raises:
-        VinyError: a process ended from outside.
+        VinyError: a process was killed.
     """
     workers = min(cores() if workers is None else workers, images // PER_WORKER)
     if workers < 2:
-        yield lambda entries: _in_order(entries, lambda batch: lambda: decoder(batch), 1)
+        yield lambda entries: ((entry, decoder.row(entry)) for entry in entries)
         return
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(workers, context, _start_worker, (decoder,))
     try:
-        yield lambda entries: _in_order(entries, lambda batch: executor.submit(_run, batch).result, 4 * workers)
+        yield lambda entries: _in_order(executor, entries, 4 * workers)
     except BrokenProcessPool as error:
         raise VinyError(
-            "a process that decodes images ended unexpectedly; the system ends processes for want of memory: repeat "
-            "with fewer cores or more memory"
+            "a process that decodes images ended unexpectedly, mostly because memory ran out; repeat with fewer cores "
+            "or more memory"
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-    entries: Sequence[Entry], start: Callable[[Sequence[Entry]], Callable[[], list[Row]]], ahead: int
-) -> Iterator[tuple[Entry, Row]]:
-    """Images and their rows; `start` begins with a batch and returns what waits for it, `ahead` batches at a time."""
-    waiting: deque[tuple[Sequence[Entry], Callable[[], list[Row]]]] = deque()
-    for first in range(0, len(entries), BATCH):
-        batch = entries[first : first + BATCH]
-        waiting.append((batch, start(batch)))
-        if len(waiting) >= ahead:
-            done, rows = waiting.popleft()
-            yield from zip(done, rows(), strict=True)
-    for done, rows in waiting:
-        yield from zip(done, rows(), strict=True)
+def _in_order(executor: Executor, entries: Sequence[Entry], ahead: int) -> Iterator[tuple[Entry, Row]]:
+    """Images and their rows, while at most `ahead` batches are at work."""
+    batches = [entries[first : first + BATCH] for first in range(0, len(entries), BATCH)]
+    waiting = deque(executor.submit(_run, batch) for batch in batches[:ahead])
+    for number, batch in enumerate(batches):
+        rows = waiting.popleft().result()
+        waiting.extend(executor.submit(_run, later) for later in batches[number + ahead : number + ahead + 1])
+        yield from zip(batch, rows, strict=True)
 
 
 def cores() -> int:
@@ -129,7 +122,7 @@ def _start_worker(decoder: Decoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+    """End this worker when its parent is killed; else it would wait forever."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()

@@ -11,8 +11,8 @@ _RESIDENT_SHARE = 0.6
 class Rows:
     """An array of images, masks or labels, read by row number.
 
-    On CUDA the rows are copied to the device once if they fit, as they are, so that a batch is one gather there; else,
-    and on the CPU, they stay in the memory-mapped file. Reading never waits for what the device is doing.
+    On CUDA all rows are copied to the device once if they fit, so that a batch is one gather; else, and on the CPU,
+    they stay in the memory-mapped file. Reading never waits for the device.
 
     Args:
         array: (N, ...) array, usually memory-mapped. count: how many of its first rows are used.

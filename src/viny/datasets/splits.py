@@ -27,18 +27,14 @@ def stem(path: str) -> str:
 
 
 class Lookup:
-    """Finds images by their paths below the set's `images`; a suffix may be missing.
-
-    Args:
-        names: the images by name; both the name and the path are found.
-    """
+    """Finds images by their names or paths below the set's `images`; a suffix may be missing."""
 
     def __init__(self, names: Mapping[str, File]):
-        self._names = names
+        self.names = names
 
     @cached_property
     def _full(self) -> dict[str, str]:
-        paths = ((path, name) for name, file in self._names.items() for path in (file.path, name))
+        paths = ((path, name) for name, file in self.names.items() for path in (file.path, name))
         return {unicodedata.normalize("NFC", path): name for path, name in paths}
 
     @cached_property
@@ -48,29 +44,23 @@ class Lookup:
             found.setdefault(stem(path), set()).add(name)
         return found
 
-    def find(self, text: str, where: str) -> str | None:
-        """The name of the image that `text` means; None if there is none."""
-        path = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
-        found = {self._full[path]} if path in self._full else self._stems.get(path, set())
-        if len(found) > 1:
-            raise VinyError(f"{where}: {text} may be each of {some(sorted(found))}; write the suffix")
-        return next(iter(found), None)
-
-    def find_all(self, lines: Iterable[Line], where: str) -> tuple[dict[str, Line], list[Line]]:
-        """The images that lines name in their first field, and the lines that name none."""
+    def find(self, lines: Iterable[Line], where: str) -> dict[str, Line]:
+        """Lines by the image that each names in its first field, or by that field if there is no such image."""
         found: dict[str, Line] = {}
-        unknown = []
         for line in lines:
-            name = self.find(line.fields[0], f"{where}, line {line.number}")
-            if name is None:
-                unknown.append(line)
-            elif name in found:
+            text = line.fields[0]
+            path = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
+            meant = {self._full[path]} if path in self._full else self._stems.get(path, {text})
+            if len(meant) > 1:
+                each = some(sorted(meant))
+                raise VinyError(f"{where}, line {line.number}: {text} may be each of {each}; write the suffix")
+            (name,) = meant
+            if name in found:
                 raise VinyError(
                     f"{where}: {name} is there twice, in the lines {found[name].number} and {line.number}; remove one"
                 )
-            else:
-                found[name] = line
-        return found, unknown
+            found[name] = line
+        return found
 
 
 def sides_of_folders(names: Iterable[str], location: str, strict: bool) -> dict[str, str] | None:
@@ -108,8 +98,8 @@ def sides_of_lists(parts: Iterable[Part], lookup: Lookup) -> dict[str, str]:
     sides: dict[str, str] = {}
     places: dict[str, str] = {}
     for side, where, text in parts:
-        found, unknown = lookup.find_all(read_lines(text), where)
-        if unknown:
+        found = lookup.find(read_lines(text), where)
+        if unknown := [line for name, line in found.items() if name not in lookup.names]:
             shown = some(f"{line.fields[0][:80]!r} (line {line.number})" for line in unknown)
             raise VinyError(f"{where}: {len(unknown):,} lines name no image of the data set: {shown}; correct the list")
         both = sorted(name for name in found if sides.get(name, side) != side)
@@ -123,7 +113,7 @@ def sides_of_lists(parts: Iterable[Part], lookup: Lookup) -> dict[str, str]:
 
 
 def resolve(entries: list[Entry], sides: Mapping[str, str] | None, ignored: Counter[str], location: str) -> list[Entry]:
-    """Entries with their split; what is on no side is left out and counted. Without a test split it is validation."""
+    """Entries with their split. Images on no side are left out and counted. Without a test side, validation is it."""
     if sides is None or not any(sides.values()):
         return entries
     test = TEST if TEST in sides.values() else VALIDATION
@@ -141,31 +131,25 @@ def resolve(entries: list[Entry], sides: Mapping[str, str] | None, ignored: Coun
 
 
 def read_labels(path: Path, setting: str, lookup: Lookup) -> dict[str, tuple[str, str]]:
-    """Label and side of each image of a CSV `file,label[,split]`, by name; if it is not there, by what is written."""
+    """Label and side of each image of a CSV `file,label[,split]`, by name, of missing images by what is written."""
     lines = read_table(read_text(path, setting), str(path), ("file", "label"), ("split",))
-    found, unknown = lookup.find_all(lines, str(path))
     labels = {}
-    for name, line in [*found.items(), *((line.fields[0], line) for line in unknown)]:
-        _, label, side = line.fields
+    for name, (number, (_, label, side)) in lookup.find(lines, str(path)).items():
         if side and side.lower() not in SIDES:
-            raise VinyError(f"{path}, line {line.number}: the split {side!r} is none of train, val, test; correct it")
-        if name in labels:
-            raise VinyError(f"{path}, line {line.number}: {name} is there twice; remove one")
+            raise VinyError(f"{path}, line {number}: the split {side!r} is none of train, val, test; correct it")
         labels[name] = (label, SIDES[side.lower()] if side else "")
     return labels
 
 
 def read_groups(path: Path, setting: str, lookup: Lookup, entries: list[Entry]) -> list[Entry]:
     """Entries with their groups from a CSV `file,group`."""
-    lines = read_table(read_text(path, setting), str(path), ("file", "group"))
-    found, _ = lookup.find_all(lines, str(path))
+    found = lookup.find(read_table(read_text(path, setting), str(path), ("file", "group")), str(path))
     without = sorted(e.name for e in entries if e.name not in found and e.image.size != MISSING)
     if without:
         raise VinyError(f"{path}: {len(without):,} of {len(entries):,} images have no group: {some(without)}; add them")
-    groups = {name: line.fields[1] for name, line in found.items()}
-    grouped = [entry._replace(group=groups.get(entry.name, "")) for entry in entries]
-    train = {entry.group for entry in grouped if entry.split == TRAIN}
-    both = sorted(train & {entry.group for entry in grouped if entry.split == TEST})
+    grouped = [e._replace(group=found[e.name].fields[1]) if e.name in found else e for e in entries]
+    train, test = ({entry.group for entry in grouped if entry.split == side} for side in (TRAIN, TEST))
+    both = sorted((train & test) - {""})
     if both:
         raise VinyError(
             f"{path}: {len(both):,} groups have training and test images: {some(both)}; correct the split, or "

@@ -1,8 +1,8 @@
-"""Decoded images as uint8 arrays on disk, opened in no time.
+"""Decoded images as memory-mapped uint8 arrays.
 
-A store is a folder that is whole if it is there:
+A store is a folder that is put in place only when it is complete:
 
-    images.u8      rows of S x S x 3 bytes, one after the other, without a header
+    images.u8      rows of S x S x 3 bytes, without a header
     masks.u8       rows of S x S bytes, class indices or IGNORE, for data sets with masks
     index.jsonl    one line per row: name, label, width, height, CRC-32
     digests.u64    per row the digest of all rows up to it, so that any prefix has a checksum
@@ -34,38 +34,22 @@ FIELDS = {"name": str, "pixels": int, "count": int, "tests": int, "classes": lis
 
 @dataclass(frozen=True)
 class Store:
-    """Decoded images, test images first; see `Store.open`.
-
-    Attributes:
-        folder: where it is.
-        name: of the data set in the study file.
-        count: number of rows N. tests: number of test images; rows [0, tests) are test images, rows [tests, N) training
-            images in seeded order.
-        pixels: side S of the stored images.
-        images: uint8 (N, S, S, 3), RGB, the whole image squashed to a square; memory-mapped, read-only.
-        masks: uint8 (N, S, S), class indices or IGNORE; memory-mapped; None without masks.
-        labels: int64 (N,), class indices; None without class labels.
-        aspect: float32 (N,), width / height of the original image.
-        names: N names.
-        classes: names of the classes of `labels`. mask_classes: names of the classes of `masks`.
-        index: the lines of the index.
-        signatures: uint8 (N, 776), by which copies of an image are found; memory-mapped.
-    """
+    """Decoded images; rows [0, tests) are test images, rows [tests, N) training images in seeded order."""
 
     folder: Path
-    name: str
-    count: int
+    name: str  # of the data set in the study file
+    count: int  # number of rows N
     tests: int
-    pixels: int
-    images: np.ndarray
-    masks: np.ndarray | None
-    labels: np.ndarray | None
-    aspect: np.ndarray
+    pixels: int  # side S of the stored images
+    images: np.ndarray  # uint8 (N, S, S, 3), RGB, the whole image squashed to a square; memory-mapped, read-only
+    masks: np.ndarray | None  # uint8 (N, S, S), class indices or IGNORE; memory-mapped
+    labels: np.ndarray | None  # int64 (N,), class indices
+    aspect: np.ndarray  # float32 (N,), width / height of the original image
     names: list[str]
-    classes: list[str]
-    mask_classes: list[str]
-    index: list[dict[str, Any]]
-    signatures: np.ndarray
+    classes: list[str]  # names of the classes of `labels`
+    mask_classes: list[str]  # names of the classes of `masks`
+    index: list[dict[str, Any]]  # lines of the index
+    signatures: np.ndarray  # uint8 (N, 776), by which copies of an image are found; memory-mapped
 
     @classmethod
     def open(cls, folder: Path) -> "Store":
@@ -121,14 +105,13 @@ class Store:
             raise VinyError(
                 f"{self.folder}: {INDEX}, {MANIFEST} and {DIGESTS} do not fit together; {_rebuild(self.folder)}"
             )
-        damaged = [row for row in range(rows) if self._crc32(row) != self.index[row]["crc32"]]
+        masks = [None] * rows if self.masks is None else self.masks
+        found = (row_crc32(*pair) for pair in zip(self.images[:rows], masks, strict=False))
+        damaged = [row for row, crc32 in enumerate(found) if crc32 != self.index[row]["crc32"]]
         if damaged:
             shown = ", ".join(f"{row} ({self.names[row]})" for row in damaged[:5])
             more = f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
             raise VinyError(f"the store {self.folder} is damaged in the rows {shown}{more}; {_rebuild(self.folder)}")
-
-    def _crc32(self, row: int) -> int:
-        return row_crc32(self.images[row], None if self.masks is None else self.masks[row])
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -151,7 +134,7 @@ def prefix_checksum(folder: Path, rows: int) -> str | None:
     if manifest is None or not 1 <= rows <= manifest["count"]:
         return None
     try:
-        return _digest(folder, rows)
+        return _digest(folder, rows) or None
     except OSError:
         return None
 
@@ -174,12 +157,7 @@ def digests(rows: Iterable[dict[str, Any]], tests: int, classes: int, mask_class
 
 
 def _digest(folder: Path, rows: int) -> str:
-    with (folder / DIGESTS).open("rb") as file:
-        file.seek(8 * (rows - 1))
-        data = file.read(8)
-    if len(data) < 8:
-        raise OSError(f"{folder / DIGESTS} has fewer than {rows} rows")
-    return data.hex()
+    return np.fromfile(folder / DIGESTS, "<u8", 1, offset=8 * (rows - 1)).tobytes().hex()
 
 
 def _read_index(folder: Path, count: int) -> list[dict[str, Any]]:

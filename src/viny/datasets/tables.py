@@ -50,30 +50,20 @@ def read_lines(text: str) -> list[Line]:
 def read_table(text: str, where: str, columns: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Line]:
     """The named columns of a CSV (semicolons and tabs are read, too), in that order; empty without an optional one."""
     first, _, _ = text.lstrip().partition("\n")
-    delimiter = max(",;\t", key=first.count)
+    rows = csv.reader(text.splitlines(), delimiter=max(",;\t", key=first.count))
+    filled = ((rows.line_num, cells) for row in rows if any(cells := [cell.strip() for cell in row]))
+    lines = []
     try:
-        rows = csv.reader(text.splitlines(), delimiter=delimiter)
-        header: list[str] = []
-        lines = []
-        for row in rows:
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            if not header:
-                header = [cell.lower() for cell in cells]
-                missing = [name for name in columns if name not in header]
-                if missing:
-                    raise VinyError(
-                        f"{where}: its first line must name the columns {','.join(columns)}, but is "
-                        f"{first.strip()[:80]!r}"
-                    )
-                places = [header.index(name) if name in header else None for name in (*columns, *optional)]
-                continue
-            fields = tuple("" if at is None or at >= len(cells) else cells[at] for at in places)
-            empty = [name for name, value in zip(columns, fields, strict=False) if not value]
-            if empty:
-                raise VinyError(f"{where}, line {rows.line_num}: no {' and no '.join(empty)}; fill it in")
-            lines.append(Line(rows.line_num, fields))
+        header = [cell.lower() for cell in next(filled, (0, columns))[1]]
+        if not {*columns} <= {*header}:
+            raise VinyError(
+                f"{where}: its first line must name the columns {','.join(columns)}, but is {first.strip()[:80]!r}"
+            )
+        for number, cells in filled:
+            named = dict(zip(header, cells, strict=False))
+            if empty := [name for name in columns if not named.get(name)]:
+                raise VinyError(f"{where}, line {number}: no {' and no '.join(empty)}; fill it in")
+            lines.append(Line(number, tuple(named.get(name, "") for name in (*columns, *optional))))
     except csv.Error as error:
         raise VinyError(f"{where}, line {rows.line_num}: not a table of comma-separated values ({error})") from error
     if not lines:

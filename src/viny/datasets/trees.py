@@ -4,8 +4,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -22,17 +21,11 @@ MAX_FILE_BYTES = 256 * 2**20
 
 
 class File(NamedTuple):
-    """Where the bytes of a file are.
+    """Where the bytes of a file are."""
 
-    Attributes:
-        path: below the tree's folder; the member's name in an archive.
-        size: bytes; MISSING or IRREGULAR if there are none.
-        offset: first byte within an archive.
-    """
-
-    path: str
-    size: int
-    offset: int = 0
+    path: str  # below the tree's folder; the member's name in an archive
+    size: int  # in bytes; MISSING or IRREGULAR if there are none
+    offset: int = 0  # of the first byte within an archive
 
 
 class Reader(Protocol):
@@ -42,7 +35,7 @@ class Reader(Protocol):
         """Content of a file; raises BadImage, or OSError if the disk fails."""
 
     def place(self, file: File) -> str:
-        """Where a person finds it."""
+        """Path to show in messages."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +52,25 @@ class FolderReader:
     def place(self, file: File) -> str:
         return os.path.join(self.root, file.path)  # noqa: PTH118
 
+    def find(self, path: str) -> File:
+        """The file at a path; of size MISSING if there is none."""
+        try:
+            return File(path, _size(os.stat(os.path.join(self.root, path))))  # noqa: PTH116, PTH118
+        except OSError:
+            return File(path, MISSING)
 
-@dataclass(frozen=True)
+
+@dataclass
 class Tree:
-    """What lies below a folder or in an archive.
+    """What lies below a folder or in an archive."""
 
-    Attributes:
-        location: the folder or archive.
-        images: files whose name is that of an image, by path with forward slashes.
-        others: all other files.
-        folders: paths of all folders.
-        broken: links that lead to nothing and do not have the name of an image; each may have been a folder of images.
-        hidden: number of hidden files and by-products of operating systems.
-    """
-
-    location: str
+    location: str  # the folder or archive
     reader: Reader
-    images: dict[str, File]
-    others: dict[str, File]
-    folders: set[str]
-    broken: list[str]
-    hidden: int = 0
+    images: dict[str, File] = field(default_factory=dict)  # files named as images, by path with forward slashes
+    others: dict[str, File] = field(default_factory=dict)  # all other files
+    folders: set[str] = field(default_factory=set)  # paths of all folders
+    broken: list[str] = field(default_factory=list)  # links to nothing, each of which may have been a folder of images
+    hidden: int = 0  # number of hidden files and by-products of operating systems
 
     def below(self, folder: str) -> "Tree":
         """The part below a folder, paths relative to it; the whole for an empty `folder`."""
@@ -87,29 +78,24 @@ class Tree:
             return self
         top = f"{folder}/"
 
-        def cut(files: dict[str, File]) -> dict[str, File]:
-            return {path.removeprefix(top): file for path, file in files.items() if path.startswith(top)}
+        def cut(paths: Iterable[str]) -> dict[str, str]:
+            return {path.removeprefix(top): path for path in paths if path.startswith(top)}
 
-        return replace(
-            self,
-            location=f"{self.location}/{folder}",
-            images=cut(self.images),
-            others=cut(self.others),
-            folders={path.removeprefix(top) for path in self.folders if path.startswith(top)},
-            broken=[path.removeprefix(top) for path in self.broken if path.startswith(top)],
-        )
+        images = {name: self.images[path] for name, path in cut(self.images).items()}
+        others = {name: self.others[path] for name, path in cut(self.others).items()}
+        folders, broken = set(cut(self.folders)), list(cut(self.broken))
+        return Tree(f"{self.location}/{folder}", self.reader, images, others, folders, broken, self.hidden)
 
     def read(self, path: str) -> bytes:
         """Content of one of `others`."""
-        where = f"{self.location}/{path}"
         try:
             return self.reader.read(self.others[path])
-        except KeyError:
-            raise VinyError(f"there is no {where}") from None
         except (BadImage, OSError) as error:
-            raise VinyError(f"{where} cannot be read ({error}); correct it or its permissions") from error
+            raise VinyError(
+                f"{self.location}/{path} cannot be read ({error}); correct it or its permissions"
+            ) from error
 
-    @cached_property
+    @property
     def ignored(self) -> Counter[str]:
         """Number of files that are no images, by suffix."""
         counts = Counter(os.path.splitext(path)[1].lower() or "without suffix" for path in self.others)  # noqa: PTH122
@@ -134,10 +120,8 @@ def open_tree(path: Path) -> Tree:
 
 
 def scan(root: str) -> Tree:
-    """List a folder; a million files take seconds."""
-    tree = Tree(root, FolderReader(root), {}, {}, set(), [])
-    hidden = 0
-    top = os.stat(root)  # noqa: PTH116
+    """List a folder, a million files in seconds."""
+    tree, top = Tree(root, FolderReader(root)), os.stat(root)  # noqa: PTH116
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ((top.st_dev, top.st_ino),))]
     while waiting:
         prefix, above = waiting.pop()
@@ -148,7 +132,7 @@ def scan(root: str) -> Tree:
             raise VinyError(f"{root}/{prefix} cannot be listed ({error.strerror})") from error
         for item in items:
             if is_junk(item.name):
-                hidden += 1
+                tree.hidden += 1
                 continue
             path = prefix + item.name
             try:
@@ -158,23 +142,27 @@ def scan(root: str) -> Tree:
             if status is not None and stat.S_ISDIR(status.st_mode):
                 here = (status.st_dev, status.st_ino)
                 if here in above:
-                    hidden += 1  # a link to a folder that it lies in: everything there is listed already
+                    tree.hidden += 1  # a link to a folder that it lies in: everything there is listed already
                 else:
                     tree.folders.add(path)
                     waiting.append((path + "/", (*above, here)))
                 continue
-            size = MISSING if status is None else status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
+            size = MISSING if status is None else _size(status)
             if is_image(item.name):
                 tree.images[path] = File(path, size)
             elif status is None:
                 tree.broken.append(path)
             else:
                 tree.others[path] = File(path, size)
-    return replace(tree, hidden=hidden)
+    return tree
+
+
+def _size(status: os.stat_result) -> int:
+    return status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
 
 
 def bad_size(file: File) -> str:
-    """What is wrong with what is no file, or larger than any photograph; empty for all others."""
+    """Why a file cannot be read as an image: missing, not a file, or too large; empty if it can."""
     if file.size == MISSING:
         return "is not there, or a link to something that is not there"
     if file.size == IRREGULAR:
@@ -184,7 +172,7 @@ def bad_size(file: File) -> str:
 
 
 def check_size(file: File) -> None:
-    """Raise BadImage for what is no file, or larger than any photograph."""
+    """Raise BadImage if `bad_size` has a reason."""
     if reason := bad_size(file):
         raise BadImage(reason)
 

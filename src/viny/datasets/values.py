@@ -50,17 +50,18 @@ def mask_values(
         )
     if not 2 <= len(named) <= IGNORE:
         raise VinyError(f"{setting}: segmentation needs 2 to {IGNORE} classes, not {len(named)}")
-    codes: dict[tuple[bool, int], tuple[int, str]] = {}
-    everything = [(label, each, values) for label, (each, values) in enumerate(named.items())]
-    for label, each, values in [*everything, (IGNORE, "ignore", ignored)]:
-        if not values and label != IGNORE:
+    meanings: dict[bool, dict[int, int]] = {False: {}, True: {}}  # of numbers, and of colors
+    everything = [(f"classes.{each}", each, values) for each, values in named.items()]
+    for label, (key, each, values) in enumerate([*everything, ("ignore", "ignore", ignored)]):
+        if not values and key != "ignore":
             raise VinyError(f"{setting}.classes: {each} has no values")
+        label = IGNORE if key == "ignore" else label
         for value in values:
-            code = _code(value, f"{setting}.{'ignore' if label == IGNORE else f'classes.{each}'}")
-            if codes.setdefault(code, (label, each))[0] != label:
-                raise VinyError(f"{setting}: the mask value {value} is both {codes[code][1]} and {each}; choose one")
-    numbers = {value: label for (color, value), (label, _) in codes.items() if not color}
-    return list(named), MaskValues(numbers, {value: label for (color, value), (label, _) in codes.items() if color})
+            is_color, code = _code(value, f"{setting}.{key}")
+            other = meanings[is_color].setdefault(code, label)
+            if other != label:
+                raise VinyError(f"{setting}: the mask value {value} is both {[*named][other]} and {each}; choose one")
+    return list(named), MaskValues(meanings[False], meanings[True])
 
 
 def _code(value: Any, setting: str) -> tuple[bool, int]:

@@ -1,8 +1,7 @@
 """Encoders: ViNy, Vision Transformers of timm, and their files."""
 
 from viny.encoders.base import Encoder
-from viny.encoders.build import build
-from viny.encoders.checkpoints import load_encoder, load_model, save_model
+from viny.encoders.checkpoints import build, load_encoder, load_model, save_model
 from viny.errors import VinyError
 from viny.grid import Job
 from viny.training.rng import torch_stream

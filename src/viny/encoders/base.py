@@ -3,29 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from viny.datasets.augment import IMAGENET_MEAN, IMAGENET_STD
-
 
 class Encoder(nn.Module):
-    """A Vision Transformer with one token per patch; images are square and normalized with ImageNet's statistics.
+    """A Vision Transformer with one token per patch; images are square and normalized with ImageNet's statistics."""
 
-    Attributes:
-        kind: what files call it.
-        image_size, patch_size: sides in pixels.
-        patches: number N of patches of an image, in row-major order. width: of a token.
-        initialization: how weights are drawn, `timm` or `pytorch`; heads and mask token follow the encoder.
-        sizes: the keys of the study file's `model` section that build it again.
-        statistics: mean and standard deviation per channel of the images its weights file takes in timm.
-    """
-
-    kind = "encoder"
-    image_size: int
+    kind = "encoder"  # what files call it
+    image_size: int  # side in pixels
     patch_size: int
-    patches: int
-    width: int
-    initialization: str
-    sizes: dict[str, int | str]
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
+    patches: int  # number N of patches of an image, in row-major order
+    width: int  # of a token
+    initialization: str  # how weights are drawn, `timm` or `pytorch`; heads and mask token follow the encoder
+    sizes: dict[str, int | str]  # the keys of the study file's `model` section that build it again
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """Tokens of all patches after the final norm: (B, 3, S, S) -> (B, N, width)."""

@@ -1,9 +1,10 @@
 """Models on disk: safetensors whose metadata says how to build the model again.
 
-Tensor names are timm's, so that timm loads an encoder file too. The metadata entry `viny` is a `Description` as JSON.
+Tensor names are timm's. The metadata entry `viny` is a `Description` as JSON.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,26 +16,33 @@ from torch import Tensor, nn
 
 from viny.config.sections import Model, Section
 from viny.encoders.base import Encoder
-from viny.encoders.build import build
 from viny.encoders.heads import HEADS
+from viny.encoders.vit import ViNy
 from viny.errors import VinyError
-from viny.files import replacing, write_text
+from viny.files import replacing
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
 
-class Description(Section):
-    """What a file says of its model.
+def build(model: Model, generator: torch.Generator | None = None) -> Encoder:
+    """The encoder of a `model` section with random weights; the same generator state gives the same weights.
 
-    Attributes:
-        kind: `encoder`, or a name in `HEADS`; of any other module only the encoder can be read.
-        model: ViNy's sizes; or `image_size` and `timm`, the name of a model of timm.
-        classes: of the head.
+    Raises:
+        VinyError: the sizes do not fit together, or timm has no such Vision Transformer.
     """
+    if model.timm:
+        from viny.encoders.timm_vit import TimmViT  # timm takes seconds to import
 
-    kind: str
-    model: Model
-    classes: int = Field(ge=0, le=65536)
+        return TimmViT(model.timm, model.image_size, model.initialization, generator)
+    return ViNy(**model.model_dump(exclude={"timm"}), generator=generator)
+
+
+class Description(Section):
+    """What a file says of its model."""
+
+    kind: str  # `encoder`, or a name in `HEADS`; of any other module only the encoder can be read
+    model: Model  # ViNy's sizes; or `image_size` and `timm`, the name of a model of timm
+    classes: int = Field(ge=0, le=65536)  # of the head
 
 
 def save_model(model: nn.Module, path: Path) -> None:
@@ -48,40 +56,20 @@ def save_model(model: nn.Module, path: Path) -> None:
         temporary.write_bytes(save(tensors, metadata={"viny": json.dumps(description, sort_keys=True)}))
 
 
-def write_timm_config(folder: Path, encoder: Encoder, class_token: bool, normalized: bool = True) -> None:
-    """Write the config.json with which `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a file beside it.
-
-    timm then gives the class token if that has been trained, else the mean of the patch tokens; see `timm_register`.
-    What is not `normalized` takes images in 0..1.
-    """
-    mean, std = encoder.statistics if normalized else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    sizes: dict[str, Any] = dict(encoder.sizes)
-    size, name = sizes.pop("image_size"), sizes.pop("timm", "viny_vit")
-    if sizes:  # ViNy's
-        sizes |= {"embed_dim": sizes.pop("width"), "num_heads": sizes.pop("heads"), "class_token": class_token}
-    # `fc_norm`: the final norm is before pooling, as in training.
-    arguments = {"img_size": size, "global_pool": "token" if class_token else "avg", "fc_norm": False, **sizes}
-    images = {"input_size": [3, size, size], "fixed_input_size": True, "crop_pct": 1.0, "mean": mean, "std": std}
-    config = {"architecture": name, "model_args": arguments, "num_classes": 0}
-    config["pretrained_cfg"] = {**images, "interpolation": "bicubic", "classifier": "head"}
-    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
-
-
 def load_model(path: Path) -> nn.Module:
     """Read what `save_model` wrote, on the CPU: an `Encoder` or a `Head` with one.
 
     Raises:
         VinyError: the file is missing, damaged, of another format, or its tensors do not fit its description.
     """
-    description, tensors = _read(path)
-    kind, encoder = description.kind, _described(description, tensors, path)
-    if kind == "encoder":
-        return _filled(encoder, tensors, path)
-    if kind not in HEADS:
-        raise VinyError(f"{path}: holds a {kind}, of which only the encoder can be read (`load_encoder`)")
+    description, encoder, tensors = _read(path)
+    if description.kind == "encoder":
+        return fill(encoder, tensors, path)
+    if description.kind not in HEADS:
+        raise VinyError(f"{path}: holds a {description.kind}, of which only the encoder can be read (`load_encoder`)")
     with torch.device("meta"):
-        model = HEADS[kind](encoder, description.classes)
-    return _filled(model, tensors, path)
+        model = HEADS[description.kind](encoder, description.classes)
+    return fill(model, tensors, path)
 
 
 def load_encoder(path: Path, timm: str | None = None, image_size: int = 224) -> Encoder:
@@ -95,30 +83,20 @@ def load_encoder(path: Path, timm: str | None = None, image_size: int = 224) -> 
         VinyError: see `load_model`.
     """
     foreign = Description(kind="", model=Model(image_size=image_size, timm=timm), classes=0) if timm else None
-    description, tensors = _read(path, foreign)
-    encoder = _described(description, tensors, path)
+    description, encoder, tensors = _read(path, foreign)
     if description is foreign:
         tensors = encoder.adapted(tensors)
     elif description.kind != "encoder":
         start = "encoder."
         tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-    return _filled(encoder, tensors, path)
+    return fill(encoder, tensors, path)
 
 
-def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], path: Path) -> None:
-    """Raise a VinyError that names the first tensor that is missing, too many, or not of the expected shape."""
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise VinyError(f"{path}: tensor {name!r} is missing; the file does not hold the whole model")
-        if tensors[name].shape != shape:
-            found = tuple(tensors[name].shape)
-            raise VinyError(f"{path}: tensor {name!r} has shape {found}, expected {tuple(shape)}")
-    if unknown := tensors.keys() - shapes:
-        raise VinyError(f"{path}: tensor {min(unknown)!r} is unknown to the model that the file describes")
+def _read(path: Path, foreign: Description | None = None) -> tuple[Description, Encoder, dict[str, Tensor]]:
+    """What a file says, the encoder that it describes, on the meta device, and its tensors.
 
-
-def _read(path: Path, foreign: Description | None = None) -> tuple[Description, dict[str, Tensor]]:
-    """The description and the tensors of a file; `foreign` describes one that was not written by viny."""
+    `foreign` describes a file that was not written by viny.
+    """
     if not path.is_file():
         raise VinyError(f"{path}: no such model file")
     try:
@@ -138,32 +116,37 @@ def _read(path: Path, foreign: Description | None = None) -> tuple[Description, 
             f"{path}: safetensors without viny's description of the model; import a released .pth with `viny import`, "
             "or name the model of timm that it is from as `timm` in `encoders`"
         )
-    if description.kind == "encoder" and description.classes:  # a classifier, as earlier versions imported it
-        description = description.model_copy(update={"kind": "classifier"})
-        tensors = {name if name.startswith("head.") else f"encoder.{name}": tensor for name, tensor in tensors.items()}
-    return description, tensors
-
-
-def _described(description: Description, tensors: dict[str, Tensor], path: Path) -> Encoder:
-    """The encoder of a description, on the meta device, where it takes no memory however large it claims to be."""
     sizes = description.model
     if sizes.timm is None and sizes.depth > len(tensors):  # building the blocks would take seconds
         raise VinyError(f"{path}: describes {sizes.depth} blocks, but holds {len(tensors)} tensors")
     try:
-        with torch.device("meta"):
-            return build(sizes)
+        with torch.device("meta"):  # where a model takes no memory, however large it claims to be
+            return description, build(sizes), tensors
     except VinyError as error:
         raise VinyError(f"{path}: {error}") from error
-
-
-def _filled(model: AnyModel, tensors: dict[str, Tensor], path: Path) -> AnyModel:
-    """A model of the meta device with the weights of a file, once they are known to be all there."""
-    wanted = model.state_dict()
-    check_tensors(tensors, {_name_in_file(name): tensor.shape for name, tensor in wanted.items()}, path)
-    model.load_state_dict({name: tensors[_name_in_file(name)].float() for name in wanted}, assign=True)
-    return model
 
 
 def _name_in_file(name: str) -> str:
     """The name of a tensor without the attribute of `TimmViT` that holds timm's model."""
     return name.replace("model.", "", 1)
+
+
+def fill(
+    model: AnyModel, tensors: dict[str, Tensor], path: Path, rename: Callable[[str], str] = _name_in_file
+) -> AnyModel:
+    """A model of the meta device with the weights of a file, in which tensors have the names that `rename` gives them.
+
+    Raises:
+        VinyError: naming the first tensor that is missing, too many, or not of the expected shape.
+    """
+    wanted = {rename(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, (_, shape) in wanted.items():
+        if name not in tensors:
+            raise VinyError(f"{path}: tensor {name!r} is missing; the file does not hold the whole model")
+        if tensors[name].shape != shape:
+            found = tuple(tensors[name].shape)
+            raise VinyError(f"{path}: tensor {name!r} has shape {found}, expected {tuple(shape)}")
+    if unknown := tensors.keys() - wanted:
+        raise VinyError(f"{path}: tensor {min(unknown)!r} is unknown to the model that the file describes")
+    model.load_state_dict({own: tensors[name].float() for name, (own, _) in wanted.items()}, assign=True)
+    return model

@@ -7,27 +7,22 @@ from viny.encoders.base import Encoder, initialize, unpatchify
 
 
 class Head(nn.Module):
-    """An encoder and a linear layer on its tokens, with first weights from `generator`; `kind` is its name in files."""
+    """An encoder and a linear layer on its tokens, with initial weights from `generator`."""
 
-    kind: str
-    uses_class_token = False
+    kind: str  # its name in files
+    dense = False  # whether a token classifies all pixels of its patch
 
     def __init__(self, encoder: Encoder, classes: int, generator: torch.Generator | None = None):
         super().__init__()
         self.encoder, self.classes = encoder, classes
-        self.head = nn.Linear(encoder.width, classes * self.pixels())
+        self.head = nn.Linear(encoder.width, classes * (encoder.patch_size**2 if self.dense else 1))
         initialize(self.head, generator, encoder.initialization)
-
-    def pixels(self) -> int:
-        """How many pixels a token classifies."""
-        return 1
 
 
 class Classifier(Head):
     """Images (B, 3, S, S) -> class logits (B, classes), from the class token."""
 
     kind = "classifier"
-    uses_class_token = True
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder.class_token(images))
@@ -46,9 +41,7 @@ class Segmenter(Head):
     """Images (B, 3, S, S) -> pixel logits (B, classes, S, S), each pixel's from the token of its patch."""
 
     kind = "segmenter"
-
-    def pixels(self) -> int:
-        return self.encoder.patch_size**2
+    dense = True
 
     def forward(self, images: Tensor) -> Tensor:
         return unpatchify(self.head(self.encoder.patch_tokens(images)), self.encoder.patch_size)

@@ -1,4 +1,4 @@
-"""Weights of the authors' release (`encoder_*.pth`, `mim_*.pth`) to viny's safetensors, and back.
+"""Weights of the authors' release (`encoder_*.pth`, `mim_*.pth`) to viny's safetensors.
 
 Both hold the same numbers under other names. Of a `mim_*.pth` the encoder is taken, without mask token and decoder.
 Every function raises a `VinyError` for a file that is missing, damaged, of something else, or there already.
@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from viny.encoders.checkpoints import check_tensors, load_model, save_model
+from viny.encoders.checkpoints import fill, save_model
 from viny.encoders.heads import Classifier
 from viny.encoders.vit import ViNy
 from viny.errors import VinyError
-from viny.files import replacing
 
 HEAD_WIDTH = 64  # of the release; a state dict cannot tell how attention's inner width is split into heads
 
@@ -40,20 +39,10 @@ NAMES = {
 
 def import_released(source: Path, target: Path) -> ViNy | Classifier:
     """Convert a released `.pth` to safetensors; with a classification head it is a `Classifier`."""
-    _require_absent(target)
+    if target.exists():
+        raise VinyError(f"{target}: exists already; name another file or move it away")
     model = from_released(read_released(source), source)
     save_model(model, target)
-    return model
-
-
-def export_released(source: Path, target: Path) -> ViNy | Classifier:
-    """Convert an encoder or classifier to a `.pth` as the release would have saved it."""
-    _require_absent(target)
-    model = load_model(source)
-    if not isinstance(model, ViNy | Classifier) or not isinstance(getattr(model, "encoder", model), ViNy):
-        raise VinyError(f"{source}: the release has no file for it; export an encoder or classifier of ViNy")
-    with replacing(target) as temporary:
-        torch.save({released_name(name): tensor for name, tensor in model.state_dict().items()}, temporary)
     return model
 
 
@@ -85,10 +74,7 @@ def from_released(state: dict[str, Tensor], path: Path) -> ViNy | Classifier:
     with torch.device("meta"):
         encoder = ViNy(grid * patch_size, patch_size, width, depth, heads, HEAD_WIDTH, mlp_width)
         model = Classifier(encoder, shape("head.weight", 2)[0]) if "head.weight" in state else encoder
-    wanted = {name: released_name(name) for name in model.state_dict()}
-    check_tensors(state, {wanted[name]: tensor.shape for name, tensor in model.state_dict().items()}, path)
-    model.load_state_dict({name: state[theirs].float() for name, theirs in wanted.items()}, assign=True)
-    return model
+    return fill(model, state, path, released_name)
 
 
 def read_released(path: Path) -> dict[str, Tensor]:
@@ -105,8 +91,3 @@ def read_released(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise VinyError(f"{path}: holds no state_dict (names and tensors); save the model's state_dict() instead")
     return state
-
-
-def _require_absent(target: Path) -> None:
-    if target.exists():
-        raise VinyError(f"{target}: exists already; name another file or move it away")

@@ -16,7 +16,7 @@ NORM_EPS = 1e-5
 class ViNy(Encoder):
     """The encoder; its class token takes part in `class_token` only, as in SimMIM and segmentation it is absent.
 
-    Sizes are those of the study file's section `model`; first weights come from `generator`, see `initialize`.
+    Sizes are those of the study file's section `model`; initial weights come from `generator`, see `initialize`.
 
     Raises:
         VinyError: the patches do not fill the image.

@@ -1,7 +1,7 @@
 """What a task is, and what tasks on images have in common.
 
 A task is a module of this package with `Settings`, its section of the study file, and a class `Task`. Most tasks derive
-it from `ImageTask` and say which model they train and what its labels are; `patches` is the shortest example.
+it from `ImageTask` and name the head that they train and its truth; `patches` is the shortest example.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,8 @@ from viny.datasets import augment
 from viny.datasets.rows import Rows
 from viny.datasets.store import Store
 from viny.encoders.base import Encoder
-from viny.encoders.checkpoints import save_model, write_timm_config
+from viny.encoders.checkpoints import save_model
+from viny.encoders.heads import Head
 from viny.errors import VinyError
 from viny.tasks.metrics import IGNORE, cross_entropy
 from viny.training.rng import torch_stream
@@ -28,23 +29,16 @@ TEST_BATCH = 250
 
 @dataclass(frozen=True)
 class Context:
-    """What a task is given.
+    """What a task is given."""
 
-    Attributes:
-        settings: the job's section of the study file, a `Settings` of the task.
-        encoder: where training starts, on the device.
-        images: number of training images. tests: number of test images.
-        checkpoint: name of the file of weights; that of the task if empty.
-    """
-
-    settings: Any
+    settings: Any  # the job's section of the study file, a `Settings` of the task
     store: Store
-    encoder: Encoder
+    encoder: Encoder  # where training starts, on the device
     device: torch.device
     seed: int
-    images: int
-    tests: int
-    checkpoint: str = ""
+    images: int  # number of training images
+    tests: int  # number of test images
+    checkpoint: str = ""  # name of the file of weights; that of the task if empty
 
 
 class StoreTask:
@@ -53,19 +47,16 @@ class StoreTask:
     With `test_set: moving`, as in the released code, the first `images` rows are trained on and the test images follow.
 
     Attributes:
-        truth: what it reads beside the images, `label` (of images), `mask` or nothing.
-        classes: names of the classes of that truth.
+        classes: names of the classes of the truth.
         model: what is trained, on the device.
-        trainable: false for a measurement.
-        checkpoint: name of the file of weights; `model.safetensors` holds the whole model, others the encoder.
 
     Raises:
         VinyError: the store lacks images, labels or masks that the task needs, or has no pixel that counts.
     """
 
-    truth: str = ""
-    trainable = True
-    checkpoint = "encoder.safetensors"
+    truth: str = ""  # what it reads beside the images, `label` (of images), `mask` or nothing
+    trainable = True  # false for a measurement
+    checkpoint = "encoder.safetensors"  # file of weights; `model.safetensors` holds the whole model, others the encoder
 
     def __init__(self, context: Context):
         self.settings, self.store, self.encoder = context.settings, context.store, context.encoder
@@ -77,14 +68,13 @@ class StoreTask:
         used = max(self.first + self.images, self.first_test + self.tests)
         if self.store.count < used:
             raise VinyError(f"{self.store.folder} holds {self.store.count:,} images, but {used:,} are needed")
-        self._rows = {"image": Rows(self.store.images, used, self.device)}
-        if self.truth:
-            self._rows[self.truth] = Rows(self._truth(), used, self.device)
+        arrays = {"image": self.store.images} | ({self.truth: self._truth()} if self.truth else {})
+        self._rows = {name: Rows(array, used, self.device) for name, array in arrays.items()}
         self.classes = {"label": self.store.classes, "mask": self.store.mask_classes}.get(self.truth, [])
         self.model = self.make_model().to(self.device)
 
     def make_model(self) -> nn.Module:
-        """The model: usually a head on `self.encoder`, drawn from `self.stream("head")`."""
+        """The model on `self.encoder`; its other weights are drawn from `self.stream("head")`."""
         raise NotImplementedError
 
     def stream(self, *names: str | int) -> torch.Generator:
@@ -108,12 +98,9 @@ class StoreTask:
         return augment.unit_range(images)
 
     def write(self, folder: Path) -> None:
-        """Write the weights into `folder`, the encoder's or the whole model's, and the config.json that timm reads."""
+        """Write the weights into `folder`, the encoder's or the whole model's."""
         whole = self.checkpoint == "model.safetensors"
         save_model(self.model if whole else self.encoder, folder / self.checkpoint)
-        if not (whole and "timm" in self.encoder.sizes):  # whose names timm does not know
-            class_token = getattr(self.model, "uses_class_token", False)
-            write_timm_config(folder, self.encoder, class_token, getattr(self.settings, "normalize", True))
 
     def _truth(self) -> np.ndarray:
         """The labels or masks of all rows, once they are known to be of use."""
@@ -133,17 +120,17 @@ class StoreTask:
 
 
 class ImageTask(StoreTask):
-    """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels.
+    """A task with flips and contrast jitter as augmentation that classifies images, patches or pixels."""
 
-    Attributes:
-        ignored: label of what counts neither in the loss nor in the metrics.
-    """
+    head: type[Head]  # with the encoder, the model, unless the task makes another
+    ignored = IGNORE  # label of what counts neither in the loss nor in the metrics
 
-    ignored = IGNORE
+    def make_model(self) -> nn.Module:
+        return self.head(self.encoder, len(self.classes), self.stream("head"))
 
     def labels(self, batch: Batch) -> Tensor:
         """Labels of what the model classifies, (B, ...) class numbers or `ignored`, from a batch with its truth."""
-        raise NotImplementedError
+        return batch[self.truth]
 
     def sample_epoch(self, epoch: int) -> Batch:
         """All random numbers of a pass (0-based), on the CPU: the rows in their order, flips and contrast."""
@@ -157,14 +144,13 @@ class ImageTask(StoreTask):
 
     def prepare(self, batch: Batch) -> Batch:
         """The model's input (B, 3, S, S) in place of stored images; flips and contrast, if there are, are applied."""
-        images, prepared = self.fitted(batch["image"]), dict(batch)
+        images, changed = self.fitted(batch["image"]), {}
         if "flip" in batch:
-            images = augment.flip(images, batch["flip"])
-            images = augment.adjust_contrast(images, batch["contrast"])
+            images = augment.adjust_contrast(augment.flip(images, batch["flip"]), batch["contrast"])
             if "mask" in batch:
-                prepared["mask"] = augment.flip(batch["mask"], batch["flip"])
-        prepared["image"] = augment.normalize_(images) if getattr(self.settings, "normalize", True) else images
-        return prepared
+                changed["mask"] = augment.flip(batch["mask"], batch["flip"])
+        changed["image"] = augment.normalize_(images) if getattr(self.settings, "normalize", True) else images
+        return batch | changed
 
     def scores(self, images: Tensor) -> Tensor:
         """What loss and argmax are taken on, with classes second: (B, 3, S, S) -> (B, K, ...)."""

@@ -16,16 +16,11 @@ class Task(ImageTask):
     """Linear classifier and encoder, trained together; the intermediate tasks of the paper throw the head away."""
 
     truth = "label"
+    head = Classifier
     ignored = -1  # none: 255 is a class like any other
 
-    def make_model(self) -> Classifier:
-        return Classifier(self.encoder, len(self.classes), self.stream("head"))
-
-    def labels(self, batch: Batch) -> Tensor:
-        return batch["label"]
-
     def sample_epoch(self, epoch: int) -> Batch:
-        """With MixUp also one share per batch: of each image's own pixels."""
+        """With MixUp also one share per batch: the weight of each image's own pixels."""
         drawn = super().sample_epoch(epoch)
         if alpha := self.settings.mixup:
             n, size = self.images, self.settings.batch_size

@@ -26,7 +26,7 @@ PROBE_BATCH = 64
 
 
 class Task(StoreTask):
-    """Variances, similarities by distance, and what a linear probe reads off the tokens of a frozen encoder."""
+    """Variances, similarity by distance and accuracy of a linear probe of a frozen encoder's tokens."""
 
     truth = "mask"
     trainable = False
@@ -144,7 +144,7 @@ def reference_patches(mask: Tensor, patch_size: int, classes: list[str]) -> dict
 def train_probe(
     tokens: Tensor, labels: Tensor, classes: int, settings: Settings, generator: torch.Generator
 ) -> nn.Linear:
-    """A linear classifier of tokens; the CPU generator gives first weights and the order of images."""
+    """A linear classifier of tokens; the CPU generator gives initial weights and the order of images."""
     probe = nn.Linear(tokens.shape[-1], classes)
     initialize(probe, generator)
     probe.to(tokens.device)

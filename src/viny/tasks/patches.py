@@ -14,9 +14,7 @@ class Task(ImageTask):
     """Linear classifier of patch tokens and encoder, trained together."""
 
     truth = "mask"
-
-    def make_model(self) -> PatchClassifier:
-        return PatchClassifier(self.encoder, len(self.classes), self.stream("head"))
+    head = PatchClassifier
 
     def labels(self, batch: Batch) -> Tensor:
         return majority_labels(batch["mask"], self.encoder.patch_size, len(self.classes))

@@ -22,13 +22,8 @@ class Task(ImageTask):
     """Linear segmentation head and encoder, trained together."""
 
     truth = "mask"
+    head = Segmenter
     checkpoint = "model.safetensors"
-
-    def make_model(self) -> Segmenter:
-        return Segmenter(self.encoder, len(self.classes), self.stream("head"))
-
-    def labels(self, batch: Batch) -> Tensor:
-        return batch["mask"]
 
     def sample_epoch(self, epoch: int) -> Batch:
         """With frozen augmentation an image keeps its draw of the first pass."""

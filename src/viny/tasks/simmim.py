@@ -27,7 +27,7 @@ class SimMIM(nn.Module):
 
     Args:
         mask_ratio: share of patches to mask; exactly `round(mask_ratio * N)` of them in every image.
-        generator: source of the mask token's and the decoder's first weights.
+        generator: source of the initial weights of mask token and decoder.
 
     Raises:
         VinyError: the ratio masks all patches or none.

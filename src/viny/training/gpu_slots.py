@@ -1,8 +1,7 @@
-"""Which GPU of a workstation a run computes on, agreed with all other runs on the machine.
+"""Which GPU of a workstation a run computes on.
 
-Snakemake counts GPUs but does not hand them out. Every GPU has `jobs_per_gpu` slots; a slot is a file whose lock the
-run holds until its process ends, however it ends. Where somebody else has decided (a cluster's scheduler, or the
-user, by CUDA_VISIBLE_DEVICES) there is nothing to do.
+Snakemake counts GPUs but does not hand them out. Every GPU has `jobs_per_gpu` slots; a slot is a file that a run keeps
+locked until its process ends.
 """
 
 import contextlib
@@ -25,10 +24,10 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 @contextlib.contextmanager
 def one_gpu(compute: Compute) -> Iterator[None]:
-    """Let this process see one GPU only, one with a free slot; wait while there is none.
+    """Let this process see one GPU with a free slot only; wait while there is none.
 
-    Must be entered before CUDA is used for the first time. Does nothing if `compute.device` is `cpu`, if the machine
-    has no GPU or if CUDA_VISIBLE_DEVICES is set.
+    Must be entered before CUDA is first used. Does nothing on the CPU, and where a scheduler or the user has set
+    CUDA_VISIBLE_DEVICES.
     """
     gpus = 0 if compute.device == "cpu" or VISIBLE in os.environ else torch.cuda.device_count()
     if not gpus:

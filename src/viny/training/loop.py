@@ -1,14 +1,8 @@
-"""The training loop of all stages.
-
-What is trained comes as a `Task`; how long and how fast as a `Schedule`; where a killed run carries on as a `RunState`.
-The loop is exact: whenever it is interrupted and started again, it ends with the same bits.
-"""
+"""The training loop of all stages. Whenever it is interrupted and started again, it ends with the same bits."""
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -58,20 +52,14 @@ class Interrupted(Exception):
 
 @dataclass
 class Position:
-    """Where a run is, and what it has gathered on the way.
+    """Where a run is, and what it has gathered on the way."""
 
-    Attributes:
-        step: updates made. samples: images shown.
-        loss_sum: over the images shown in this pass.
-        history: one entry per finished pass.
-    """
-
-    step: int = 0
-    samples: int = 0
-    loss_sum: float = 0.0
+    step: int = 0  # updates made
+    samples: int = 0  # images shown
+    loss_sum: float = 0.0  # over the images shown in this pass
     seconds: float = 0.0
     resumes: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry per finished pass
 
 
 def train(
@@ -106,13 +94,11 @@ def train(
         state.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "position": vars(at)})
 
     model.train()
-    epochs = range(len(at.history), schedule.passes)
-    # While a GPU works on a pass, the CPU samples the next; without one there is nothing to be gained.
-    passes = (map if device.type == "cpu" else sampled_ahead)(task.sample_epoch, epochs)
     with stop_signals(stopped.append), own_stream(device):
-        for epoch, sampled in zip(epochs, passes, strict=True):
-            first, rows = epoch * schedule.steps_per_epoch, sampled["row"]
-            numbers = {name: values.to(device) for name, values in sampled.items() if name != "row"}
+        for epoch in range(len(at.history), schedule.passes):
+            sampled, first = task.sample_epoch(epoch), epoch * schedule.steps_per_epoch
+            rows = sampled.pop("row")
+            numbers = {name: values.to(device) for name, values in sampled.items()}
             # No step is left if the position was saved after the last one of a pass.
             for step in range(at.step, min(first + schedule.steps_per_epoch, schedule.total_steps)):
                 start = (step - first) * batch_size
@@ -157,17 +143,6 @@ def train(
             save()
     progress.finish(f"loss {at.history[-1]['loss']:.4f}")
     return at
-
-
-def sampled_ahead(sample_epoch: Callable[[int], Batch], epochs: range) -> Iterator[Batch]:
-    """`sample_epoch` of each epoch, where the next one is sampled in another thread while this one is in use."""
-    ahead: Future[Batch] | None = None
-    with ThreadPoolExecutor(1) as executor:
-        for epoch in epochs:
-            sampled = ahead.result() if ahead else sample_epoch(epoch)
-            if epoch + 1 in epochs:
-                ahead = executor.submit(sample_epoch, epoch + 1)
-            yield sampled
 
 
 def _restored(state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:

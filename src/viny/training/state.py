@@ -7,12 +7,10 @@ The folder `<root>/<stage>-<run key>/` holds
 - `state.pt`, `previous.pt`: the last two saved positions,
 - `failed.txt`: why a run failed for good: it is not tried again,
 - `progress.json`: the process at work, its position, rate and remaining time,
-- `done/`: the results of a finished run, so that a run whose results were taken away is not trained again.
+- `done/`: the results of a finished run, which come back if Snakemake or the user deletes them.
 
-The folder is no declared output: Snakemake deletes those of an interrupted job.
-
-Where a file system has no locks that work between hosts, two processes may work on one run. That costs time and changes
-nothing: both write the same positions, each through files of its own, and the results of the first to finish count.
+The folder is no declared output: Snakemake deletes those of an interrupted job. Without locks between hosts, two
+processes may work on one run: both write the same positions, and the results of the first to finish count.
 """
 
 import contextlib
@@ -48,16 +46,13 @@ class RunState:
         root: folder of all runs' states.
         identity: JSON-serializable; two runs share a state only if it is equal.
         output: where the results go in the end.
-
-    Attributes:
-        kept: saved along with every position.
     """
 
     def __init__(self, root: Path, stage: str, identity: dict[str, Any], output: Path):
         self.key = fingerprint(identity)
         self.folder = root / f"{stage}-{self.key}"
         self.output = output
-        self.kept: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}  # saved along with every position
         self._description = {"stage": stage, "key": self.key, "output": str(output), **identity}
         self._writer = asdict(Writer.current())
 
@@ -65,8 +60,8 @@ class RunState:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; wait for another process that works on the same run.
 
-        A record lock of the operating system: it goes away with its process, however that dies, and works
-        across the nodes of a cluster's file system. Where there are no locks, nothing is held.
+        A record lock of the operating system ends with its process and works across the nodes of a cluster. Where there
+        are no locks, nothing is held.
 
         Raises:
             FinalError: the run has failed for good before; the same settings, code and images would fail again.
@@ -95,7 +90,11 @@ class RunState:
             with contextlib.suppress(FileNotFoundError):  # the folder has just been removed
                 file = path.open("a")
                 try:
-                    self._hold(file)
+                    try:
+                        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        log.info(f"another process is working on this run ({self.folder}); waiting for it")
+                        fcntl.lockf(file, fcntl.LOCK_EX)
                 except OSError as error:
                     if error.errno not in _NO_LOCKS:
                         raise
@@ -104,13 +103,6 @@ class RunState:
                     return file
                 file.close()  # the folder was removed while waiting: this lock guards nothing any more
 
-    def _hold(self, file: TextIO) -> None:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info(f"another process is working on this run ({self.folder}); waiting for it")
-            fcntl.lockf(file, fcntl.LOCK_EX)
-
     def save(self, state: dict[str, Any]) -> None:
         """Replace the saved position by `state` (tensors, numbers, strings, lists, dicts), keeping the one before."""
         import torch  # here, not above: removing and looking on need no torch
@@ -118,9 +110,8 @@ class RunState:
         buffer = io.BytesIO()  # torch reports a full disk as an error of its own, or not at all
         torch.save({**self.kept, **state}, buffer)
         current = self.folder / "state.pt"
-        # The view is given back even when writing fails: some releases of Python 3.12 crash if an error keeps it.
-        with buffer.getbuffer() as content, _writing(current), replacing(current, sync=True) as temporary:
-            temporary.write_bytes(content)
+        with _writing(current), replacing(current, sync=True) as temporary:
+            temporary.write_bytes(buffer.getvalue())
             with contextlib.suppress(FileNotFoundError):  # the first position, or another process was quicker
                 current.replace(self.folder / "previous.pt")
 
@@ -139,7 +130,7 @@ class RunState:
         return None
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Publish `progress`, and which process works on the run, for whoever looks on."""
+        """Publish `progress`, and which process works on the run, for `viny status`."""
         path = self.folder / "progress.json"
         with _writing(path):
             write_text(path, json.dumps({**progress, **self._writer, "time": time.time()}) + "\n")
@@ -207,16 +198,14 @@ def prune_states(root: Path) -> int:
     for folder in sorted(root.glob("*-*")):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError), (folder / "lock").open("a") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if (folder / "done").exists() or _superseded(folder):
-                shutil.rmtree(folder)
-                removed += 1
+            if not (folder / "done").exists():
+                run = json.loads((folder / "run.json").read_text())
+                metrics = json.loads((Path(run["output"]) / "metrics.json").read_text())
+                if metrics["provenance"]["run_key"] == run["key"]:
+                    continue
+            shutil.rmtree(folder)
+            removed += 1
     return removed
-
-
-def _superseded(folder: Path) -> bool:
-    run = json.loads((folder / "run.json").read_text())
-    metrics = json.loads((Path(run["output"]) / "metrics.json").read_text())
-    return bool(metrics["provenance"]["run_key"] != run["key"])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -233,7 +222,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Name the file or folder that could not be written, and say that nothing is lost."""
+    """Turn an OSError into a VinyError that names the file and says that nothing is lost."""
     try:
         yield
     except OSError as error:

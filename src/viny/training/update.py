@@ -1,7 +1,6 @@
-"""One update of a model: loss, gradient, optimizer. On a GPU it can be captured once and then launched as a whole.
+"""One update of a model: loss, gradient, optimizer.
 
-A step of ViNy is hundreds of small kernels. Launched one by one they keep the host busy and can leave a GPU waiting;
-as a CUDA graph all of them are one launch.
+A step of ViNy is hundreds of small kernels. On a GPU it can be captured as a CUDA graph and launched as a whole.
 """
 
 from collections import Counter
@@ -16,8 +15,7 @@ from viny.config.sections import Compute
 from viny.logs import log
 
 Batch = dict[str, Tensor]
-# Captures what a function launches. Gives a function that launches the same again, and the captured function's result,
-# which every launch overwrites.
+# Captures what a function launches: gives a function that launches it again, and the result, which it overwrites.
 Capture = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
 
 # Steps of a batch size before it is captured: in the first, libraries load kernels and the optimizer makes its state.
@@ -34,18 +32,12 @@ def cuda_graph(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
 
 @dataclass(frozen=True)
 class Execution:
-    """How updates are computed; the mathematics are the same, up to rounding.
-
-    Attributes:
-        precision: `fp32`, or `bf16` for matrix products in bfloat16; parameters stay float32.
-        compiled: compile the loss, which pays in long runs only.
-        capture: captures steps on the device; None to launch kernel by kernel.
-    """
+    """How updates are computed; the mathematics are the same, up to rounding."""
 
     device: torch.device
-    precision: str = "fp32"
-    compiled: bool = False
-    capture: Capture | None = None
+    precision: str = "fp32"  # or `bf16`, for matrix products in bfloat16; parameters stay float32
+    compiled: bool = False  # compile the loss, which pays in long runs only
+    capture: Capture | None = None  # captures steps on the device; None to launch kernel by kernel
 
     @classmethod
     def from_settings(cls, device: torch.device, precision: str, compute: Compute) -> Self:
@@ -55,13 +47,10 @@ class Execution:
 
 
 class Update:
-    """Makes steps: computes loss and gradient of a batch and lets the optimizer act.
+    """Makes steps that lower `loss`, the mean loss of a batch.
 
-    Where steps are captured, that happens once for each batch size, after a few steps; a size that cannot be captured
-    is computed kernel by kernel, with a warning.
-
-    Args:
-        loss: mean loss of a batch, a scalar.
+    Steps are captured once for each batch size, after a few steps; a size that cannot be captured is computed kernel by
+    kernel, with a warning.
     """
 
     def __init__(self, loss: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer, execution: Execution):
