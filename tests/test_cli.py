@@ -61,7 +61,7 @@ def test_an_unknown_command_is_named_with_a_near_one(capsys):
     assert "there is no command 'statsu' (did you mean `status`?)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["plan", "status", "verify", "wait", "import", "export"])
+@pytest.mark.parametrize("name", ["plan", "status", "verify", "import", "export"])
 def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])

@@ -23,8 +23,7 @@ COMMANDS = {
     "plan": Command("viny.commands.plan", "what a run would do, how long it would take, how much disk it needs"),
     "status": Command("viny.commands.status", "what is done, running, interrupted, failed, outdated or waiting"),
     "verify": Command("viny.commands.verify", "whether the results are whole and fit each other"),
-    "wait": Command("viny.commands.wait", "wait for the cluster jobs that a killed Snakemake left, or cancel them"),
-    "run": Command("viny.preload", "run one job of a study, or a stage by hand"),
+    "run": Command("viny.preload", "run one job of a study, of any stage, or decode one of its stores"),
     "analyze": Command("viny.analysis.analyze", "tables, figures, statistics and verdicts from results"),
     "import": Command("viny.commands.released:import_main", "convert a released encoder to viny's format"),
     "export": Command("viny.commands.released:export_main", "convert an encoder of viny to the released format"),
@@ -32,7 +31,7 @@ COMMANDS = {
 }
 GROUPS = {
     "Begin": ("init", "inspect"),
-    "Look at a study": ("plan", "status", "verify", "wait"),
+    "Look at a study": ("plan", "status", "verify"),
     "Run a part of it": ("run", "analyze"),
     "Encoders": ("import", "export"),
     "Reference": ("settings",),
