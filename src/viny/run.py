@@ -23,8 +23,7 @@ import psutil
 import torch
 
 from viny import encoders, logs, tasks
-from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import positive
+from viny.commands.study import add_study_flags, positive, study_of
 from viny.config.sections import Compute, Training
 from viny.datasets.build import build, locked
 from viny.datasets.leaks import refuse as refuse_leaks

@@ -295,8 +295,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(report: Report, console: Console) -> None:
-    dot = terminal.dot(console)
-    console.print(f"{report.name}{dot}{report.location}", style="bold")
+    console.print(f"{report.name}: {report.location}", style="bold")
     rows = [("used for", ", ".join(report.used))]
     if report.images:
         few = f", of which {report.read:,} are used and were read" if report.read < report.images else ""

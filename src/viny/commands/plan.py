@@ -14,8 +14,8 @@ from rich.text import Text
 
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
-from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import plural, positive, span
+from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.terminal import plural, span
 from viny.config.sections import Compute
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
@@ -180,7 +180,7 @@ def _disk(stores: Sequence[StoreSpec], jobs: Sequence[Job]) -> int:
 
 def _show(plan: Plan) -> None:
     out = terminal.console()
-    out.print(Text.assemble((plan.study, "bold"), terminal.dot(out), plan.device), "")
+    out.print(Text.assemble((plan.study, "bold"), f" on {plan.device}"), "")
     table = terminal.table("stage", "to run", "samples", "device time", "images/s", "rate from")
     for line in plan.lines:
         rate = f"{line.rate:,.0f}" if line.rate else ""

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from viny.commands import estimates
-from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import positive
+from viny.commands.study import add_study_flags, positive, study_of
 from viny.errors import command
 from viny.grid import STAGES, Job, StoreSpec, Study
 from viny.logs import setup
@@ -37,7 +36,7 @@ class Status:
     """How far a job, the decoding of a store (stage `images`) or the analysis is.
 
     Attributes:
-        state: a key of `viny.commands.terminal.SYMBOLS`.
+        state: done, running, interrupted, failed, outdated or waiting.
         message: why it failed, what has changed, or the last line of the log of a store that is decoded.
         progress: epoch, epochs, samples, samples_seen, images_per_second, seconds_left, as far as known.
     """
@@ -98,8 +97,7 @@ class Run(NamedTuple):
     """What the state folder of a run shows (see `viny.training.state`)."""
 
     live: bool  # a process works on it
-    saved: bool  # a position to carry on from is there
-    finished: bool  # even the results are
+    saved: bool  # a position to carry on from is there, or even the results are
     key: str  # of the job as it was then
     progress: dict[str, Any]  # what the process published last
 
@@ -158,9 +156,8 @@ def _state(job: Job, reason: str, pending: bool, run: Run | None) -> tuple[str, 
     failure, _, _ = _end(job.log)
     if failure:
         return "failed", failure, {}
-    if run and run.key == job.key and (run.finished or run.saved):
-        kept = "finished, but its results are not in place; the next run puts them back"
-        return "interrupted", kept if run.finished else "", run.progress
+    if run and run.key == job.key and run.saved:
+        return "interrupted", "", run.progress
     if reason not in ("", MISSING):
         return "outdated", reason, {}
     return "waiting", "" if reason else "its weights are gone, and are needed again", {}
@@ -173,13 +170,13 @@ def _store(store: StoreSpec) -> Status:
 
 
 def _analysis(study: Study, pending: bool) -> Status:
-    page, log = study.folder / "overview.html", Path("logs", study.name, "analyze.log")
+    log = Path("logs", study.name, "analyze.log")
     if pending:
         state, message = "waiting", ""
-    elif not page.exists():
+    elif not (study.folder / "overview.html").exists():
         state, message = _by_log(log)
     elif analysis_is_current(study):
-        state, message = "done", str(page)
+        state, message = "done", ""
     else:
         state, message = "outdated", "it was made by other code or for another study file"
     return Status("analysis", "analysis", state, str(log), message)
@@ -216,9 +213,8 @@ def _runs(folder: Path) -> dict[str, Run]:
     for path in (folder / ".state").glob("*/run.json"):
         with suppress(OSError, ValueError, LookupError, TypeError):  # removed meanwhile, or damaged
             run, (live, progress) = json.loads(path.read_bytes()), _progress(path.with_name("progress.json"))
-            saved = any(path.with_name(name).exists() for name in ("state.pt", "previous.pt"))
-            state = Run(live, saved, path.with_name("done").exists(), run["run"], progress)
-            found.append((live, path.stat().st_mtime, run["job"], state))
+            saved = any(path.with_name(name).exists() for name in ("state.pt", "previous.pt", "done"))
+            found.append((live, path.stat().st_mtime, run["job"], Run(live, saved, run["run"], progress)))
     return {name: state for _, _, name, state in sorted(found, key=lambda each: each[:2])}
 
 
@@ -228,7 +224,7 @@ def _progress(path: Path) -> tuple[bool, dict[str, Any]]:
         seen = json.loads(path.read_bytes(), parse_constant=lambda infinite: None)
         age = max(0.0, time.time() - seen["time"])
         lives, left = Writer(seen["host"], seen["pid"], seen["started"]).lives, seen.get("seconds_left")
-        seen |= {"seconds_since": age, "seconds_left": None if left is None else max(0.0, left - age)}
+        seen["seconds_left"] = None if left is None else max(0.0, left - age)
         return age < FRESH if lives is None else lives, seen
     except (OSError, LookupError, TypeError, ValueError):  # nothing published yet, or damaged
         return False, {}

@@ -216,13 +216,12 @@ def _sha256(path: Path) -> str | None:
 
 def _show(study: Study, report: Report, complete: bool) -> None:
     out = terminal.console()
-    dot, count = terminal.dot(out), sum(map(len, report.problems.values()))
+    count = sum(map(len, report.problems.values()))
     verdict = Text("all whole", "green") if report.results else Text("nothing to check", "dim")
     if count:
         verdict = Text(plural(count, "problem"), "bold red")
     missing = f", {len(report.missing):,} missing" if report.missing else ""
-    counts = f"{study.folder}{dot}{plural(report.results, 'result')}{missing}{dot}"
-    out.print(Text.assemble((study.name, "bold"), dot, counts, verdict))
+    out.print(Text.assemble((study.name, "bold"), f": {plural(report.results, 'result')}{missing}, ", verdict))
     if count:
         broken = ["\n  ".join([str(job.folder), *problems]) for job, problems in report.problems.items()]
         out.print(indented(shortened(broken, _LISTED), "red"))
