@@ -255,7 +255,7 @@ def test_nothing_is_wider_than_the_screen(config, width):
 
 
 def test_time_left_of_the_whole_study(done, monkeypatch):
-    monkeypatch.setattr(estimates, "this_device", lambda compute: estimates.Device(DEVICE, 1))
+    monkeypatch.setattr(estimates, "this_device", lambda compute: (DEVICE, 1))
     cells = [job for job in jobs(done, "finetune") if job.coordinates["downstream"] == 128]
     remove(cells[0])
     remove(cells[1])
