@@ -6,11 +6,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from viny import config
 from viny.config import describe
-from viny.config.sections import Config
 from viny.errors import VinyError
 
 ROOT = Path(__file__).parents[2]
@@ -24,19 +22,6 @@ def message(given):
 
 
 # The models, and what is made of them
-
-
-def test_every_setting_has_a_description():
-    def visit(model, path):
-        for name, field in model.model_fields.items():
-            section = describe._section_of(field.annotation)
-            if section is None:
-                assert field.description, (*path, name)
-            elif issubclass(section, BaseModel):
-                assert field.description or section.__doc__, (*path, name)
-                visit(section, (*path, name))
-
-    visit(Config, ())
 
 
 def test_the_defaults_are_valid_and_survive_loading():
@@ -75,8 +60,8 @@ def test_later_files_are_laid_over_earlier_ones_section_by_section():
 
 
 def test_the_schema_and_the_page_of_this_checkout_are_up_to_date():
-    assert (ROOT / describe.SCHEMA).read_text() == describe.schema()
-    assert (ROOT / describe.PAGE).read_text() == describe.page()
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == describe.schema()
+    assert (ROOT / "docs/settings.md").read_text() == describe.page()
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *STUDIES], ids=lambda path: path.stem)
