@@ -75,13 +75,11 @@ def _allowed(node: Node) -> str:
         return " or ".join(words) + (", or null" if len(words) < len(node["anyOf"]) else "")
     if "enum" in node:
         return ", ".join(f"`{value}`" for value in node["enum"])
-    if node.get("type") == "array":
-        return (
-            f"two of {_allowed(node['prefixItems'][0])}"
-            if "prefixItems" in node
-            else f"list of {_allowed(node['items'])}"
-        )
-    if node.get("type") == "object":
+    if "prefixItems" in node:
+        return f"two of {_allowed(node['prefixItems'][0])}"
+    if "items" in node:
+        return f"list of {_allowed(node['items'])}"
+    if node["type"] == "object":
         return "sections by name"
     bounds = ", ".join(f"{sign} {node[bound]}" for bound, sign in _BOUNDS.items() if bound in node)
     return f"{_WORDS[node['type']]} {bounds}".strip()
