@@ -255,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VinyError as error:
         raise FinalError(str(error)) from error
     config = study.config
-    stores = {f"stores/{store.folder.relative_to(store.root)}": store for store in study.stores}
+    stores = {f"stores/{store.place}": store for store in study.stores}
     if args.name in stores:
         make_store(stores[args.name], config.data.download, args.workers)
         return 0

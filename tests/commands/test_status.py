@@ -48,7 +48,7 @@ def state_of(study: Study, job: Job | StoreSpec | None) -> status.Status:
     """The status of a job, a store or (None) the analysis."""
     name = "analysis" if job is None else job.name
     if isinstance(job, StoreSpec):
-        name = f"stores/{job.folder.relative_to(job.root)}"
+        name = f"stores/{job.place}"
     return next(found for found in status.look(study).statuses if found.name == name)
 
 

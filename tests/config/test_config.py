@@ -238,14 +238,12 @@ MISTAKES = {
     ),
     "more pets than there are": (
         {"grid": {"downstream": [250, 7000]}},
-        "grid.downstream: 7,000 images and finetune.test_images, 1,000, are more than the 7,349 that exist "
-        "(Oxford-IIIT Pet); at most 6,349 fit",
+        "grid.downstream: 7,000 images and 1,000 to test on are more than the 7,349 that pets has",
     ),
     "more photographs than there are": ({"grid": {"pretrain": [1281167]}}, "grid.pretrain: 1,281,167 images and"),
     "more than are generated": (
         {"grid": {"pretrain": [0], "downstream": [200]}, "data": {"procedural": {"pets": 300}}},
-        "grid.downstream: 200 images and finetune.test_images, 1,000, are more than the 300 that are generated "
-        "(data.procedural.pets); none fits",
+        "grid.downstream: 200 images and 1,000 to test on are more than the 300 that pets has",
     ),
     "breeds from too few": (
         {"grid": {"intermediate": ["cls_pets"]}, "intermediate": {"cls_pets": {"images": 7000}}},
@@ -253,7 +251,7 @@ MISTAKES = {
     ),
     "geometry of too many": (
         {"geometry": {"enabled": True, "images": 7000}},
-        "geometry.images: 7,000 images and finetune.test_images",
+        "geometry.images: 7,000 images and 1,000 to test on",
     ),
     "geometry of nothing": (
         {"grid": {"pretrain": [0], "intermediate": ["none"]}, "geometry": {"enabled": True}},
@@ -265,7 +263,7 @@ MISTAKES = {
     ),
     "excluded by a word that is no axis": (
         {"grid": {"exclude": [{"seeds": 1}]}},
-        "grid.exclude[0].seeds: unknown key (did you mean `seed`?)",
+        "grid.exclude[0].seeds: 'seeds' is not one of pretrain, intermediate, downstream, seed (did you mean `seed`?)",
     ),
     "all excluded": ({"grid": {"exclude": [{"seed": [1, 2, 3]}]}}, "leaves no cell of 144"),
     "tested on what was trained": (

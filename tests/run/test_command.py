@@ -40,7 +40,7 @@ def test_settings_on_the_command_line_are_laid_over_the_file(jobs):
 
 def test_a_store_is_made_by_its_name(main, jobs, tmp_path):
     [spec] = [store for store in jobs.study(stores=str(tmp_path / "stores")).stores if store.name == "pets"]
-    name = f"stores/{spec.folder.relative_to(spec.root)}"
+    name = f"stores/{spec.place}"
     assert main(name, "--workers", 1, stores=str(tmp_path / "stores")) == 0
     assert Store.open(spec.folder).count == spec.tests + 54
 

@@ -164,7 +164,7 @@ def _state(job: Job, reason: str, pending: bool, run: Run | None) -> tuple[str, 
 
 
 def _store(store: StoreSpec) -> Status:
-    name = f"stores/{store.folder.relative_to(store.root)}"
+    name = f"stores/{store.place}"
     state, message = ("done", "") if store.manifest.exists() else _by_log(store.log)
     return Status(name, "images", state, str(store.log), message)
 

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from viny.config import problems, yamlfile
+from viny.config.cells import cells_of
 from viny.config.sections import (
+    BASE,
     INTERMEDIATE,
     SETS,
     Config,
@@ -180,8 +182,6 @@ def _section(kind: type[AnySection], value: Any, at: Sequence[str], found: list[
 
 
 def _variant_problems(config: Config, name: str) -> Iterator[str]:
-    from viny.grid import BASE, cells_of
-
     changes = config.variants[name]
     if name == BASE:
         yield f"variants.{name}: is what tables call the study itself; choose another name"

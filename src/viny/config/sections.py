@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, Strict
 
 NONE = "none"  # no intermediate task
+BASE = "base"  # what tables of variants call the study itself
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
@@ -52,7 +53,9 @@ class Grid(Section):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Strict(False)] = Field(
         (1, 2, 3), min_length=1, description="One run per seed."
     )
-    exclude: Annotated[tuple[dict[str, Any], ...], Strict(False)] = Field(
+    exclude: Annotated[
+        tuple[dict[Literal["pretrain", "intermediate", "downstream", "seed"], Any], ...], Strict(False)
+    ] = Field(
         (),
         description="Cells to leave out, for example `{pretrain: 0, intermediate: cls_intel}`; a cell that matches all "
         "keys of one entry is left out, a key may hold a list of values.",
@@ -400,3 +403,9 @@ class Config(Section):
         "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `analysis.miou`, `grid.share_encoder` and, to "
         "run fewer cells, `grid.exclude`.",
     )
+
+    @property
+    def stages(self) -> dict[str, Training]:
+        """Settings of the stages by the names of their sections: `pretrain`, `intermediate.cls_intel`, `finetune`."""
+        tasks = {f"intermediate.{name}": settings for name, settings in self.intermediate.items()}
+        return {"pretrain": self.pretrain, **tasks, "finetune": self.finetune}
