@@ -14,6 +14,11 @@ FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
 
 Range = Annotated[tuple[float, float], Strict(False)]
+Milestones = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    Strict(False),
+    Field(description="Epochs after which the learning rate falls."),
+]
 
 
 def _start(value: Any) -> Any:
@@ -206,9 +211,7 @@ class Training(Section):
     learning_rate: float = Field(1e-4, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay.")
     gamma: float = Field(0.1, gt=0, le=1, description="Factor on the learning rate at each milestone.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = ()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of training, float32 or bfloat16 autocast."
     )
@@ -225,9 +228,7 @@ class Pretraining(Training):
 
     task: str = Field("simmim", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
     images: str = Field("imagenet", pattern=NAME, description="Name of the data set.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (50, 85), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = (50, 85)
     mask_ratio: float = Field(
         0.5, gt=0, le=1, description="Share of the patches that is masked, the same number in every image."
     )
@@ -291,9 +292,7 @@ class Finetuning(Training):
     learning_rate: float = Field(2e-3, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
     gamma: float = Field(0.5, gt=0, le=1, description="Factor on the learning rate at each milestone.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (70, 90, 95), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = (70, 90, 95)
     contrast: float = Field(0.3, ge=0, le=1, description="Strength of the contrast jitter; 0 for none.")
     augmentation: Literal["fresh", "frozen"] = Field(
         "fresh", description="New flips and contrast in every epoch, or one draw kept for all epochs (released code)."
