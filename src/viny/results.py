@@ -231,6 +231,10 @@ def read_result(job: Job) -> Result | None:
             f"{path} belongs to {result.stage} {_place(found)}, not to {job.stage} {_place(job.coordinates)}; "
             "it was moved or copied: delete it and run snakemake again"
         )
+    if result.coordinates.variant != job.variant:
+        made = f"the variant {result.coordinates.variant}" if result.coordinates.variant else "the study itself"
+        here = f"the variant {job.variant}" if job.variant else "the study itself"
+        raise VinyError(f"{path} was made for {made}, not {here}; delete it and run snakemake again")
     if (result.coordinates.study or job.study) != job.study:
         raise VinyError(
             f"{path} was made for the study {result.coordinates.study}, not {job.study}; move the folders of the other "
