@@ -152,7 +152,7 @@ def test_a_study_of_own_images():
         ({"intermediate": {"x": {"images": "pets"}}}, "intermediate.x.task: is missing"),
         ({"intermediate": {"x": {"task": "patches"}}}, "intermediate.x.images: is missing"),
         ({"data": {"sets": {"x": {"image": "a"}}}}, "data.sets.x.image: unknown key (did you mean `images`?)"),
-        ({"stores": "results"}, "stores: results is the folder of the results, too"),
+        ({"stores": "results"}, "stores: results is the folder of the results as well"),
     ],
 )  # fmt: skip
 def test_names_that_lead_nowhere(given, said):

@@ -27,7 +27,7 @@ from viny.survey import analysis_is_current, survey
 
 try:
     for path in workflow.configfiles:
-        yamlfile.read(Path(path))  # Snakemake takes the last of two equal keys without a word
+        yamlfile.read(Path(path))  # Snakemake silently takes the last of two equal keys
     STUDY = Study(load(config))
     STORES = {store.place: store for store in STUDY.stores}
     # A job on a cluster is told what to do; only the main process looks at what has been done.

@@ -1,4 +1,4 @@
-"""`viny init`: a study file for folders of one's own, with a grid that fits the images there and a small machine."""
+"""`viny init`: a study file for your own folders, with a grid that fits the images there and a small machine."""
 
 import argparse
 import json

@@ -54,7 +54,7 @@ class Report:
         left_out: number of files that are no part of the set, by what they are.
         twins: pairs of images that look the same. leaks: training images that look like test images.
         bad: images that cannot be used, with the reasons.
-        problems: what would stop a run. notes: what may be meant so. sheet: file of the contact sheet.
+        problems: what would stop a run. notes: what may be intended. sheet: file of the contact sheet.
     """
 
     name: str

@@ -119,7 +119,7 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
 
 
 def _missing(study: Study, pending: Sequence[Job], stores: Sequence[StoreSpec]) -> Iterator[str]:
-    """Images and encoders that somebody has to bring."""
+    """Images and encoders that are not there."""
     for store in stores:
         loaded = study.config.data.download and store.spec.layout == "pets"
         if not store.procedural and not loaded and not store.source.exists():

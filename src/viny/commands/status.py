@@ -26,7 +26,7 @@ from viny.logs import setup
 from viny.processes import Writer
 from viny.survey import MISSING, analysis_is_current, survey
 
-FRESH = 120.0  # seconds; what was written more recently has a living writer, where nobody can look
+FRESH = 120.0  # seconds; on another host, what was written more recently counts as alive
 FAILED, UNFINISHED = 1, 3  # exit codes
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
 
@@ -141,43 +141,39 @@ def look(study: Study) -> Overview:
     for job in study.jobs.values():
         run, reason = runs.get(job.name), found.reasons[job]
         if job in pending or not reason or (run and run.live):
-            state, message, progress = _state(job, reason, job in pending, run)
-            place = dict(job.coordinates)
-            statuses.append(Status(job.name, job.stage, state, str(job.log), message, job.variant, place, progress))
+            statuses.append(_job(job, reason, job in pending, run))
     return Overview(study, found.pending, [*statuses, _analysis(study, bool(pending))])
 
 
-def _state(job: Job, reason: str, pending: bool, run: Run | None) -> tuple[str, str, dict[str, Any]]:
-    """State, message and progress of a job; `reason`: why it has no result that is up to date."""
+def _job(job: Job, reason: str, pending: bool, run: Run | None) -> Status:
+    """The status of a job; `reason`: why it has no result that is up to date."""
+    state, message = "waiting", "" if reason or not pending else "its weights are gone, and are needed again"
     if run and run.live:
-        return "running", "", run.progress
-    if not reason and not pending:
-        return "done", "", {}
-    failure, _, _ = _end(job.log)
-    if failure:
-        return "failed", failure, {}
-    if run and run.key == job.key and run.saved:
-        return "interrupted", "", run.progress
-    if reason not in ("", MISSING):
-        return "outdated", reason, {}
-    return "waiting", "" if reason else "its weights are gone, and are needed again", {}
+        state, message = "running", ""
+    elif not reason and not pending:
+        state = "done"
+    elif failure := _end(job.log)[0]:
+        state, message = "failed", failure
+    elif run and run.key == job.key and run.saved:
+        state, message = "interrupted", ""
+    elif reason not in ("", MISSING):
+        state, message = "outdated", reason
+    progress = run.progress if run and state in ("running", "interrupted") else {}
+    return Status(job.name, job.stage, state, str(job.log), message, job.variant, dict(job.coordinates), progress)
 
 
 def _store(store: StoreSpec) -> Status:
-    name = f"stores/{store.place}"
     state, message = ("done", "") if store.manifest.exists() else _by_log(store.log)
-    return Status(name, "images", state, str(store.log), message)
+    return Status(f"stores/{store.place}", "images", state, str(store.log), message)
 
 
 def _analysis(study: Study, pending: bool) -> Status:
-    log = Path("logs", study.name, "analyze.log")
+    log, state, message = Path("logs", study.name, "analyze.log"), "done", ""
     if pending:
-        state, message = "waiting", ""
+        state = "waiting"
     elif not (study.folder / "overview.html").exists():
         state, message = _by_log(log)
-    elif analysis_is_current(study):
-        state, message = "done", ""
-    else:
+    elif not analysis_is_current(study):
         state, message = "outdated", "it was made by other code or for another study file"
     return Status("analysis", "analysis", state, str(log), message)
 

@@ -96,7 +96,7 @@ def _grid(config: Config) -> Iterator[str]:
 
 
 def _names(config: Config) -> Iterator[str]:
-    """Tasks, encoders and data sets that are named, and are there."""
+    """Names of tasks, encoders and data sets that lead nowhere."""
     tasks = [NONE, *config.intermediate]
     for name in config.grid.intermediate:
         if name not in tasks:
@@ -176,7 +176,7 @@ def _choices(config: Config) -> Iterator[str]:
     if config.study == PUBLISHED:
         yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
     if config.results == config.stores:
-        yield f"stores: {config.stores} is the folder of the results, too; choose another"
+        yield f"stores: {config.stores} is the folder of the results as well; choose another"
     if config.results.split("/")[0] == "logs" or config.stores.split("/")[0] == "logs":
         yield "results, stores: `logs` is where logs are written; choose another folder"
     if config.finetune.test_set == "moving":

@@ -382,7 +382,7 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     encoders: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)], Encoder] = Field(
-        {}, description="Encoders that nobody trains here, by name: points of the pre-training axis beside the sizes."
+        {}, description="Encoders from elsewhere, by name: points of the pre-training axis beside the sizes."
     )
     pretrain: SerializeAsAny[Pretraining] = Pretraining()
     intermediate: dict[

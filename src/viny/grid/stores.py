@@ -67,8 +67,8 @@ class StoreSpec:
     def content(self) -> str:
         """Fingerprint of what decides its images apart from the files themselves and how many there are.
 
-        Where files lie is no part of it, so that runs stay valid when data are moved, or are not here at all; that the
-        files are still the same is told by the checksums of decoded images.
+        Where files lie is no part of it, so that runs stay valid when data are moved, or are not here at all; whether
+        the files are still the same is for the checksums of decoded images to say.
         """
         images = self.recipe or self.spec.model_dump(mode="json", include={"layout", "classes", "ignore"})
         parts = [images, self.pixels, self.split_seed, self.tests]

@@ -97,7 +97,7 @@ class _Resolver:
                 yield self._job("geometry", "geometry", place, self.config.geometry.images, encoder)
 
     def _encoder(self, size: int | str, task: str, seed: int) -> Job | None:
-        """The job that makes the encoder of a cell; None for random weights and for encoders that nobody trains."""
+        """The job that makes the encoder of a cell; None for random weights and for encoders from elsewhere."""
         config = self.config
         if task != NONE:
             start, count = self._encoder(size, NONE, seed), config.intermediate[task].count
