@@ -33,8 +33,7 @@ from viny.errors import FinalError, VinyError, command, did_you_mean
 from viny.files import file_sha256
 from viny.grid import PROCEDURAL, Job, StoreSpec
 from viny.logs import log
-from viny.record import record, utc_now
-from viny.results import read_result
+from viny.results import read_result, record, utc_now
 from viny.tasks.base import Context
 from viny.training.device import attention_kernel, device_name, float32_products, peak_memory_mb, select_device
 from viny.training.gpu_slots import one_gpu
