@@ -3,7 +3,7 @@
 A study file needs to say only where it differs. Each section is a frozen model; `viny.config.load` makes them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, Strict
 
@@ -13,12 +13,12 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
 
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Value = TypeVar("Value")
+Values = Annotated[tuple[Value, ...], Strict(False)]
+Positive = Annotated[int, Field(ge=1)]
 Range = Annotated[tuple[float, float], Strict(False)]
-Milestones = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
-    Strict(False),
-    Field(description="Epochs after which the learning rate falls."),
-]
+Milestones = Annotated[Values[Positive], Field(description="Epochs after which the learning rate falls.")]
 
 
 def _start(value: Any) -> Any:
@@ -42,25 +42,23 @@ class Section(BaseModel):
 class Grid(Section):
     """The cells of the study, every combination of the four axes."""
 
-    pretrain: Annotated[tuple[Start, ...], Strict(False)] = Field(
+    pretrain: Values[Start] = Field(
         (0, 45000, 100000, 200000),
         min_length=1,
         description="Numbers of pre-training images, 0 is random initialization; or names from `encoders`.",
     )
-    intermediate: Annotated[tuple[str, ...], Strict(False)] = Field(
+    intermediate: Values[str] = Field(
         (NONE, "cls_intel"),
         min_length=1,
         description="Tasks between pre-training and segmentation, by their names in `intermediate`, or `none`.",
     )
-    downstream: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
+    downstream: Values[Positive] = Field(
         (250, 500, 1000, 2000, 4000, 6000), min_length=1, description="Numbers of labeled images for segmentation."
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Strict(False)] = Field(
+    seeds: Values[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(
         (1, 2, 3), min_length=1, description="One run per seed."
     )
-    exclude: Annotated[
-        tuple[dict[Literal["pretrain", "intermediate", "downstream", "seed"], Any], ...], Strict(False)
-    ] = Field(
+    exclude: Values[dict[Literal["pretrain", "intermediate", "downstream", "seed"], Any]] = Field(
         (),
         description="Cells to leave out, for example `{pretrain: 0, intermediate: cls_intel}`; a cell that matches all "
         "keys of one entry is left out, a key may hold a list of values.",
@@ -99,7 +97,7 @@ class DataSet(Section):
         description="Names of the classes of the masks and their values: `{water: 0, kelp: [1, 2]}`, colors such as "
         '"#ff8800", or a list of names for the values 0, 1, 2 ...',
     )
-    ignore: Annotated[tuple[int | str, ...], Strict(False)] = Field(
+    ignore: Values[int | str] = Field(
         (), description="Values (or colors) of masks that count neither in the loss nor in the metrics."
     )
     splits: dict[Literal["train", "test"], str] | None = Field(
@@ -134,7 +132,7 @@ class Data(Section):
     root: str = Field(
         "data", pattern=PATH, description="Folder of the data sets; relative to the working directory, or absolute."
     )
-    sets: dict[Annotated[str, Field(pattern=NAME, max_length=64)], DataSet] = Field(
+    sets: dict[Name, DataSet] = Field(
         {}, description="Data sets by name; `imagenet`, `intel` and `pets` are predeclared as the paper has them."
     )
     leaks: Literal["stop", "drop", "allow"] | None = Field(
@@ -395,7 +393,7 @@ class Config(Section):
         "everything", description="What the seed of a run decides; everything, or the split alone (released code)."
     )
     analysis: Analysis = Analysis()
-    variants: dict[Annotated[str, Field(pattern=NAME, max_length=64)], dict[str, Any]] = Field(
+    variants: dict[Name, dict[str, Any]] = Field(
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
         "{normalize: false}}`; cells, and runs that the change does not concern, are those of the study itself. May "
