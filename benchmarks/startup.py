@@ -29,8 +29,10 @@ class Cells:
     """
 
     def __init__(self, folder: Path, images: int, *settings: str):
-        self.folder, self.images, self.made = folder, images, 0
-        self.settings = ("finetune.milestones=[]", *settings)
+        self.folder, self.made = folder, 0
+        self.name = f"finetune/pretrain=0/intermediate=none/downstream={images}/seed=1"
+        grid = f"grid={{pretrain: [0], intermediate: [none], downstream: [{images}], seeds: [1]}}"
+        self.settings = (grid, "finetune.milestones=[]", *settings)
         self.seconds()  # decodes the images
 
     def seconds(self, at_once: int = 1, threads: int = 1, preload: bool = True) -> float:
@@ -40,6 +42,5 @@ class Cells:
 
     def _command(self, threads: int) -> list[str]:
         self.made += 1
-        command = [sys.executable, "-m", "viny", "run", "finetune", "--images", str(self.images), "--seed", "1"]
-        settings = ["--config", f"compute.threads={threads}", *self.settings]
-        return [*command, "--output", f"runs/{self.made}", "--configfile", str(ROOT / "config.yaml"), *settings]
+        command = [sys.executable, "-m", "viny", "run", self.name, "--configfile", str(ROOT / "config.yaml")]
+        return [*command, "--config", f"results=runs/{self.made}", f"compute.threads={threads}", *self.settings]

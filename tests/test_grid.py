@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viny.config import load
+from viny.config.cells import Cell, cells_of
 from viny.config.sections import Grid
-from viny.grid import Cell, Study, cells_of
+from viny.grid import Study
+from viny.grid.stores import identity
 
 SMALL = {
     "study": "small",
@@ -214,13 +216,11 @@ def test_an_encoder_from_outside_is_told_by_its_content(tmp_path):
                                   "encoders": {"mine": {"file": "encoder.safetensors"}}}))  # fmt: skip
         return cell(made, pretrain="mine")
 
-    from viny import grid as module
-
     one = at("a")
     assert one.encoder == tmp_path / "encoder.safetensors"
     assert one.upstream is None
     first = one.key
-    module._identity.cache_clear()
+    identity.cache_clear()
     assert at("b").key != first
     assert str(one.folder).endswith("pretrain=mine/intermediate=none/downstream=10/seed=1")
 

@@ -1,64 +1,54 @@
-"""The command `viny`: one table of commands, each a module that is imported only when it is called."""
+"""`viny`: one table of commands, each a module that is imported only when it is called."""
 
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import viny
 from viny import logs
 from viny.errors import VinyError, command, did_you_mean
 
-
-class Command(NamedTuple):
-    """Where a command's `main(argv) -> exit code` is, `module` or `module:function`, and a line of help."""
-
-    main: str
-    help: str
-
-
-COMMANDS = {
-    "init": Command("viny.commands.init", "write a study file for a folder of images"),
-    "inspect": Command("viny.commands.inspect", "what is in the data sets: classes, damage, copies; contact sheets"),
-    "plan": Command("viny.commands.plan", "what a run would do, how long it would take, how much disk it needs"),
-    "status": Command("viny.commands.status", "what is done, running, interrupted, failed, outdated or waiting"),
-    "verify": Command("viny.commands.verify", "whether the results are whole and fit each other"),
-    "wait": Command("viny.commands.wait", "wait for the cluster jobs that a killed Snakemake left, or cancel them"),
-    "run": Command("viny.preload", "run one job of a study, or a stage by hand"),
-    "analyze": Command("viny.analysis.analyze", "tables, figures, statistics and verdicts from results"),
-    "import": Command("viny.commands.released", "convert a released encoder to viny's format"),
-    "settings": Command("viny.config.describe", "every setting with its meaning, range and default"),
-}
+# For each command where its `main(argv) -> exit code` is, and a line of help.
 GROUPS = {
-    "Begin": ("init", "inspect"),
-    "Look at a study": ("plan", "status", "verify", "wait"),
-    "Run a part of it": ("run", "analyze"),
-    "Encoders": ("import",),
-    "Reference": ("settings",),
+    "Begin": {
+        "init": ("viny.commands.init:main", "write a study file for a folder of images"),
+        "inspect": ("viny.commands.inspect:main", "what is in the data sets: classes, damage, copies; contact sheets"),
+    },
+    "Look at a study": {
+        "plan": ("viny.commands.plan:main", "what a run would do, how long it would take, how much disk it needs"),
+        "status": ("viny.commands.status:main", "what is done, running, interrupted, failed, outdated or waiting"),
+        "verify": ("viny.commands.verify:main", "whether the results are whole and fit each other"),
+    },
+    "Run a part of it": {
+        "run": ("viny.preload:main", "run one job of a study, of any stage, or decode one of its stores"),
+        "analyze": ("viny.analysis.analyze:main", "tables, figures, statistics and verdicts from results"),
+    },
+    "Encoders": {
+        "import": ("viny.commands.released:main", "convert a released encoder to viny's format"),
+    },
+    "Reference": {"settings": ("viny.config.describe:main", "every setting with its meaning, range and default")},
 }
+COMMANDS = {name: main for group in GROUPS.values() for name, (main, _) in group.items()}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` names; returns its exit code."""
     logs.setup()
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words:
-        print(usage(), file=sys.stderr)
-        return 2
-    name, *rest = words
+    name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help", "help"):
         print(usage())
-        return 0
-    if name in ("-V", "--version"):
+    elif name in ("-V", "--version"):
         print(f"viny {viny.__version__}")
-        return 0
-    if name not in COMMANDS:
-        near = did_you_mean(name, COMMANDS)
-        raise _Usage(f"there is no command {name!r}{near}; `viny --help` lists the commands")
-    module, _, function = COMMANDS[name].main.partition(":")
-    code: int = getattr(importlib.import_module(module), function or "main")(rest)
-    return code
+    elif name in COMMANDS:
+        module, _, function = COMMANDS[name].partition(":")
+        return int(getattr(importlib.import_module(module), function)(rest))
+    elif name:
+        raise _Usage(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; `viny --help` lists the commands")
+    else:
+        print(usage(), file=sys.stderr)
+        return _Usage.exit_code
+    return 0
 
 
 def usage() -> str:
@@ -69,8 +59,8 @@ def usage() -> str:
         "What do pre-training data, an intermediate task and labels each buy a small",
         "Vision Transformer? `snakemake` runs the study; viny looks at it and runs its parts.",
     ]
-    for title, names in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {name:<10}{COMMANDS[name].help}" for name in names)]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<10}{text}" for name, (_, text) in group.items())]
     lines += [
         "",
         "`viny COMMAND --help` explains a command; `viny --version` says the version.",

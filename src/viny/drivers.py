@@ -19,7 +19,7 @@ LOCKS, NOTES = Path(".snakemake/locks"), Path(".snakemake/drivers")
 def register(folder: Path = Path()) -> None:
     """Note this process as a driver of `folder`, and remove the locks of drivers that are gone.
 
-    Locks stay if a noted process lives, or if it is on another host, where nobody can look; and if no process is noted
+    Locks stay if a noted process lives, or if it is on another host, which cannot be asked; and if no process is noted
     that could have made them.
     """
     me, others = Writer.current(), {}

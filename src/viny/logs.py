@@ -63,21 +63,16 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= self.every and self.done < self.total:
             self._last = now
-            log.info("%s", self.line(note))
+            left = duration(self.remaining) if self.rate else "?"
+            self._say(f"{self.done / self.total:4.0%} · {self.rate:,.0f} {self.unit}/s · {left} left", note)
 
     def finish(self, note: str = "") -> None:
         """Say the last line."""
         took = duration(time.monotonic() - self._start)
-        log.info(
-            "%s: done, %s %s in %s (%s/s)%s",
-            self.label, f"{self.done:,}", self.unit, took, f"{self.rate:,.0f}", _suffix(note),
-        )  # fmt: skip
+        self._say(f"done, {self.done:,} {self.unit} in {took} ({self.rate:,.0f}/s)", note)
 
-    def line(self, note: str = "") -> str:
-        """The progress line as it would be said now."""
-        share = self.done / self.total if self.total else 1.0
-        left = duration(self.remaining) if self.rate else "?"
-        return f"{self.label}: {share:4.0%} · {self.rate:,.0f} {self.unit}/s · {left} left{_suffix(note)}"
+    def _say(self, text: str, note: str) -> None:
+        log.info("%s", f"{self.label}: {text}{f' · {note}' if note else ''}")
 
 
 class _Terminal(logging.Formatter):
@@ -87,10 +82,6 @@ class _Terminal(logging.Formatter):
         level = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
         text = f"viny: {level}{record.getMessage()}" if level else record.getMessage()
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
-
-
-def _suffix(note: str) -> str:
-    return f" · {note}" if note else ""
 
 
 with contextlib.suppress(AttributeError):  # standard error may be closed or replaced by something odd

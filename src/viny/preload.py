@@ -77,7 +77,7 @@ def ask(argv: Sequence[str]) -> int | None:
     if signals:
         return 128 + signals[0]
     if answer == _STARTED:
-        log.error("the job died without a word (killed, or out of memory?)")
+        log.error("the job ended without an exit code (killed, or out of memory?)")
         return 1
     if answer != _REFUSED and path.exists():  # a server that ends in order removes its socket
         with contextlib.suppress(OSError), path.with_suffix(".failed").open("x"):
@@ -113,7 +113,7 @@ def serve(listening: socket.socket, path: Path, load: Callable[[], Command], idl
 
 
 def _address() -> Path | None:
-    """Socket of the driver's server, in a folder that nobody else can enter; None if there can be none."""
+    """Socket of the driver's server, in a folder of this user alone; None if there can be none."""
     try:
         driver = Writer(*json.loads(os.environ[DRIVER]))
         if not driver.lives or not sys.platform.startswith("linux"):

@@ -21,7 +21,7 @@ def environment() -> dict[str, Any]:
         "viny": viny.__version__,
         "commit": commit(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
@@ -49,10 +49,3 @@ def processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in info if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "cpu"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -1,16 +1,21 @@
-"""metrics.json, the result of one job: its format, and reading it.
+"""metrics.json, the result of one job: its format, writing and reading it.
 
 Shares, accuracies and IoU are fractions 0..1, times are seconds.
 """
 
 import json
 import math
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from viny.errors import VinyError
+from viny.files import file_sha256
+from viny.fingerprint import fingerprint
 from viny.grid import Job
+from viny.provenance import environment
 
 VERSION = 2
 HISTORY = ("epoch", "step", "loss", "learning_rate", "images_per_second", "seconds")
@@ -200,6 +205,48 @@ class Result(_Part):
         return self.cost.startup_seconds + self.cost.train_seconds + self.cost.evaluate_seconds
 
 
+def record(
+    folder: Path,
+    job: Job,
+    *,
+    metrics: dict[str, Any],
+    budget: dict[str, float],
+    cost: dict[str, float],
+    provenance: dict[str, Any],
+) -> None:
+    """Write `metrics.json` into the folder that holds the job's other files.
+
+    Args:
+        metrics: what was measured. budget: what the training was given. cost: what it took (`Cost`).
+        provenance: what the job itself does not say of where its numbers come from (`Provenance`).
+    """
+    result = {
+        "schema": VERSION,
+        "stage": job.stage,
+        "coordinates": {"study": job.study, "variant": job.variant, **job.coordinates},
+        "metrics": metrics,
+        "budget": budget,
+        "cost": cost,
+        "settings": job.recorded_settings,
+        "provenance": {
+            **environment(),
+            "code": job.code,
+            "settings": fingerprint(job.recorded_settings),
+            "key": job.key,
+            **provenance,
+            "finished": utc_now(),
+        },
+        "outputs": {path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+    }
+    Result.model_validate(result)
+    (folder / "metrics.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def read_result(job: Job) -> Result | None:
     """A job's result, or None if it has not been written.
 
@@ -231,6 +278,10 @@ def read_result(job: Job) -> Result | None:
             f"{path} belongs to {result.stage} {_place(found)}, not to {job.stage} {_place(job.coordinates)}; "
             "it was moved or copied: delete it and run snakemake again"
         )
+    if result.coordinates.variant != job.variant:
+        made = f"the variant {result.coordinates.variant}" if result.coordinates.variant else "the study itself"
+        here = f"the variant {job.variant}" if job.variant else "the study itself"
+        raise VinyError(f"{path} was made for {made}, not {here}; delete it and run snakemake again")
     if (result.coordinates.study or job.study) != job.study:
         raise VinyError(
             f"{path} was made for the study {result.coordinates.study}, not {job.study}; move the folders of the other "

@@ -1,11 +1,7 @@
-"""`viny run`: one job of a study, of any stage, or one of its stores.
+"""`viny run`: one job of a study, of any stage, or one of its stores. This is what Snakemake runs.
 
     viny run finetune/pretrain=0/intermediate=none/downstream=32/seed=1 [--configfile FILE ...] [--config KEY=VALUE ...]
     viny run stores/pets-1f0c9a7e/32px-seed0-test200-train128
-    viny run finetune --images 250 --seed 1 --encoder FILE --output FOLDER
-
-The first two are what Snakemake runs. The third is a run outside of the grid: task, images and settings are those of
-the study file, and a given encoder keeps its own sizes.
 
 A job leaves its checkpoint, `metrics.json` (see `viny.results`), `history.jsonl` with one line per epoch if it trains,
 and `examples.npz` where there are pictures to show. Killed at any instant and started again, it carries on and ends
@@ -27,8 +23,7 @@ import psutil
 import torch
 
 from viny import encoders, logs, tasks
-from viny.by_hand import add_flags, check_sizes, count, job_by_hand
-from viny.commands.study import add_study_flags, study_of
+from viny.commands.study import add_study_flags, positive, study_of
 from viny.config.sections import Compute, Training
 from viny.datasets.build import build, locked
 from viny.datasets.leaks import refuse as refuse_leaks
@@ -36,10 +31,9 @@ from viny.datasets.procedural import generate
 from viny.datasets.store import Store
 from viny.errors import FinalError, VinyError, command, did_you_mean
 from viny.files import file_sha256
-from viny.grid import PROCEDURAL, STAGES, Job, StoreSpec
+from viny.grid import PROCEDURAL, Job, StoreSpec
 from viny.logs import log
-from viny.record import record, utc_now
-from viny.results import read_result
+from viny.results import read_result, record, utc_now
 from viny.tasks.base import Context
 from viny.training.device import attention_kernel, device_name, float32_products, peak_memory_mb, select_device
 from viny.training.gpu_slots import one_gpu
@@ -176,7 +170,7 @@ def _make_task(job: Job, store: Store, images: int, seed: int, device: torch.dev
     try:
         encoder = encoders.load_start(job, seed)
         if isinstance(job.coordinates["pretrain"], int):  # an encoder that the study does not train has its own sizes
-            check_sizes(encoder, job.model.model_dump(), job.encoder)
+            _check_sizes(encoder, job)
         encoder.set_attention(attention)
         context = Context(
             settings=job.settings,
@@ -191,6 +185,14 @@ def _make_task(job: Job, store: Store, images: int, seed: int, device: torch.dev
         return tasks.load(job.task).Task(context)
     except VinyError as error:
         raise FinalError(f"{job.name}: {error}") from error
+
+
+def _check_sizes(encoder: encoders.Encoder, job: Job) -> None:
+    given = job.model.model_dump()
+    other = {key: size for key, size in encoder.sizes.items() if given.get(key, size) != size}
+    if other:
+        said = "; ".join(f"{key} {size}, not {given[key]}" for key, size in other.items())
+        raise VinyError(f"{job.encoder} holds an encoder of other sizes than the section `model`: {said}")
 
 
 def _measured(job: Job, task: Any) -> tuple[dict[str, Any], float]:
@@ -234,12 +236,11 @@ def make_store(spec: StoreSpec, download: bool = False, workers: int | None = No
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="viny run", description=(__doc__ or "").split("\n")[0], epilog=EXIT_CODES)
-    parser.add_argument("name", metavar="NAME", help=f"a job or store of the study, or a stage: {', '.join(STAGES)}")
+    parser.add_argument("name", metavar="NAME", help="a job or a store of the study")
     add_study_flags(parser)
-    parser.add_argument("--workers", type=count, metavar="N", help="processes that decode (default: one per core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
     parser.add_argument("--save-every", type=float, default=60.0, metavar="S", help="seconds between saved states")
     parser.add_argument("--log", type=Path, metavar="FILE", help="repeat all messages in this file, with times")
-    add_flags(parser)
     return parser
 
 
@@ -253,19 +254,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VinyError as error:
         raise FinalError(str(error)) from error
     config = study.config
-    stores = {f"stores/{store.folder.relative_to(store.root)}": store for store in study.stores}
+    stores = {f"stores/{store.place}": store for store in study.stores}
     if args.name in stores:
         make_store(stores[args.name], config.data.download, args.workers)
         return 0
-    if args.name in STAGES:
-        job = job_by_hand(args.name, args, config)
-        if not job.store.manifest.exists():
-            make_store(job.store, config.data.download, args.workers)
-    elif args.name in study.jobs:
-        job = study.jobs[args.name]
-    else:
+    job = study.jobs.get(args.name)
+    if job is None:
         hint = did_you_mean(args.name, [*study.jobs, *stores])
         raise FinalError(f"{args.name} is neither a job nor a store of the study {study.name}{hint}")
+    if not job.store.manifest.exists():
+        make_store(job.store, config.data.download, args.workers)
     try:
         run_job(job, config.compute, args.save_every)
     except Interrupted as stop:

@@ -72,7 +72,7 @@ def write_result(job: Job, metrics: dict, samples: int = 120, **changes: Any) ->
     result = {
         "schema": 2,
         "stage": job.stage,
-        "coordinates": {"study": "toy", **job.coordinates},
+        "coordinates": {"study": "toy", "variant": job.variant, **job.coordinates},
         "metrics": metrics,
         "budget": {"images": 32, "epochs": 2, "steps": 10, "samples_seen": samples, "batch_size": 16},
         "cost": cost | {"train_seconds": samples / 60, "resumes": 0},

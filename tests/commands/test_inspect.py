@@ -45,7 +45,7 @@ def test_what_is_there(report, tmp_path):
     (tmp_path / "kelp" / "notes.txt").write_text("x")
     found = report(0)
     kelp, places, drone = found["kelp"], found["places"], found["drone"]
-    assert (kelp["images"], kelp["read"], kelp["formats"]) == (30, 30, {".png": 30})
+    assert (kelp["images"], kelp["read"]) == (30, 30)
     assert (kelp["widths"], kelp["heights"]) == ([12, 12], [10, 10])
     shares = {each["name"]: (each["images"], round(each["share"], 2)) for each in [*kelp["classes"], kelp["ignored"]]}
     assert shares == {"water": (30, 0.25), "kelp": (30, 0.48), "float": (2, 0.02), "ignored": (30, 0.25)}

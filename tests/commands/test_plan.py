@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from viny import cli
-from viny.commands import estimates, plan
+from viny.commands import calibrate, estimates, plan
 from viny.config.sections import Finetuning
 from viny.training.schedule import Schedule
 
@@ -21,9 +20,8 @@ from viny.training.schedule import Schedule
 @pytest.fixture
 def quick(monkeypatch):
     """No calibration, the device of the invented results, and images that are there."""
-    monkeypatch.setattr(estimates, "this_device", lambda compute: estimates.Device(DEVICE, 2))
-    monkeypatch.setattr(plan, "ProcessPoolExecutor", lambda processes, *_: ThreadPoolExecutor(processes))
-    monkeypatch.setattr(plan, "_measure", _refuse)
+    monkeypatch.setattr(estimates, "this_device", lambda compute: (DEVICE, 2))
+    monkeypatch.setattr(calibrate, "measure", _refuse)
     images()
 
 

@@ -15,7 +15,7 @@ from fabricate import DEVICE, change, fill, jobs, make_study, remove, write_log,
 from rich.console import Console
 
 from viny import cli
-from viny.commands import estimates, status, statusview, terminal
+from viny.commands import estimates, status, statusview
 from viny.grid import Job, StoreSpec, Study
 from viny.survey import analysis_key
 
@@ -48,17 +48,15 @@ def state_of(study: Study, job: Job | StoreSpec | None) -> status.Status:
     """The status of a job, a store or (None) the analysis."""
     name = "analysis" if job is None else job.name
     if isinstance(job, StoreSpec):
-        name = f"stores/{job.folder.relative_to(job.root)}"
+        name = f"stores/{job.place}"
     return next(found for found in status.look(study).statuses if found.name == name)
 
 
-def shown(study: Study, width: int = 100, encoding: str = "utf-8", **options) -> list[str]:
+def shown(study: Study, width: int = 100) -> list[str]:
     """The lines of the picture."""
-    stream = io.TextIOWrapper(io.BytesIO(), encoding, errors="replace")
-    console = Console(file=stream, width=width, highlight=False, markup=False, **options)
-    console.print(statusview.picture(status.look(study), console))
-    stream.flush()
-    return stream.buffer.getvalue().decode(encoding).splitlines()
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    console.print(statusview.picture(status.look(study)))
+    return console.file.getvalue().splitlines()
 
 
 def test_done_and_waiting(done):
@@ -101,7 +99,6 @@ def test_results_kept_aside_are_not_taken_for_a_run(study):
     (folder / "done").mkdir()
     found = state_of(study, job)
     assert found.state == "interrupted"
-    assert "puts them back" in found.message
 
 
 @pytest.mark.parametrize("progress", ["", "[]", "{", '{"host": 3, "pid": "x", "started": null, "time": "now"}'])
@@ -221,7 +218,7 @@ def test_a_store_that_is_decoded_says_how_far_it_is(study):
     assert state_of(study, store).state == "waiting"
 
 
-def test_the_analysis_is_a_line_of_its_own(done, configfile, capsys):
+def test_the_analysis_counts_as_well(done, configfile):
     assert state_of(done, None).state == "waiting"
     assert cli.main(["status", "--configfile", configfile]) == 3
     write_log(Path("logs/toy/analyze.log"), "ERROR cells.csv cannot be written")
@@ -229,41 +226,24 @@ def test_the_analysis_is_a_line_of_its_own(done, configfile, capsys):
     assert cli.main(["status", "--configfile", configfile]) == 1
     analyzed(done)
     assert cli.main(["status", "--configfile", configfile]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["analysis", "■", "results/toy/overview.html"] in lines
     (done.folder / "settings.json").write_text('{"key": "other"}')
     assert state_of(done, None).state == "outdated"
     assert cli.main(["status", "--configfile", configfile]) == 3
 
 
-def test_the_grid_has_a_symbol_for_every_seed(config):
-    config["grid"]["exclude"] = [{"pretrain": 0, "intermediate": "cls_intel"}, {"downstream": 128, "seed": 1}]
-    study = make_study(config)
-    fill(study)
-    remove(jobs(study, "finetune")[1])  # pretrain=0 intermediate=none downstream=32 seed=2
-    lines = [line.split() for line in shown(study)]
-    assert ["0", "■·", "■"] in lines
-    assert ["256", "■■", "■■", "■"] in lines
-    assert sum(line[:1] == ["0"] for line in lines) == 1  # no row without cells
-
-
-def test_many_seeds_are_counted(config):
-    config["grid"] |= {"pretrain": [0], "intermediate": ["none"], "downstream": [32], "seeds": list(range(12))}
-    study = make_study(config)
-    fill(study)
-    remove(jobs(study, "finetune")[3])
-    write_log(jobs(study, "finetune")[3].log, "ERROR x")
-    assert any("11/12✗" in line for line in shown(study))
-
-
-def test_variants_have_a_row_each(config):
+def test_jobs_are_counted_by_stage_and_variant(config):
     study = make_study(config | {"variants": {"raw": {"finetune": {"normalize": False}}}})
     fill(study)
+    remove(jobs(study, "finetune")[0])
     remove(jobs(study, "finetune", "raw")[0])
-    assert ["raw", "15/16"] in [line.split() for line in shown(study)]
+    lines = [line.split() for line in shown(study)]
+    assert lines[2] == ["done", "waiting"]
+    assert ["images", "3"] in lines
+    assert ["finetune", "15", "1"] in lines
+    assert ["variant", "raw", "15", "1"] in lines
 
 
-@pytest.mark.parametrize("width", [60, 80])
+@pytest.mark.parametrize("width", [40, 80])
 def test_nothing_is_wider_than_the_screen(config, width):
     config["grid"] |= {"downstream": [32, 64, 128, 250, 500, 1000, 2000, 4000], "seeds": [1, 2, 3]}
     study = make_study(config)
@@ -272,21 +252,10 @@ def test_nothing_is_wider_than_the_screen(config, width):
     write_log(jobs(study, "finetune")[0].log, "ERROR the loss is nan " * 20)
     lines = shown(study, width)
     assert max(map(len, lines)) <= width
-    assert sum(line.count("■") for line in lines) == len(study.jobs) + len(study.stores)  # with the legend's
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_symbols_in_ascii(done, encoding):
-    job = jobs(done, "finetune")[0]
-    remove(job)
-    write_log(job.log, "ERROR the loss of é is ∞")
-    lines = shown(done, encoding=encoding)
-    assert ["0", "x#", "##"] in [line.split() for line in lines]
-    assert any("# done" in line and "> running" in line and "o outdated" in line for line in lines)
 
 
 def test_time_left_of_the_whole_study(done, monkeypatch):
-    monkeypatch.setattr(estimates, "this_device", lambda compute: estimates.Device(DEVICE, 1))
+    monkeypatch.setattr(estimates, "this_device", lambda compute: (DEVICE, 1))
     cells = [job for job in jobs(done, "finetune") if job.coordinates["downstream"] == 128]
     remove(cells[0])
     remove(cells[1])
@@ -356,7 +325,3 @@ def test_a_damaged_result_is_outdated_and_no_traceback(done):
     job = jobs(done, "finetune")[0]
     change(job, lambda document: document.update(provenance=3))
     assert "damaged" in state_of(done, job).message
-
-
-def test_symbols_have_one_cell():
-    assert all(len(plain) == len(ascii_only) == 1 for plain, ascii_only, _ in terminal.SYMBOLS.values())

@@ -6,11 +6,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
 
 from viny import config
 from viny.config import describe
-from viny.config.sections import Config
 from viny.errors import VinyError
 
 ROOT = Path(__file__).parents[2]
@@ -24,19 +22,6 @@ def message(given):
 
 
 # The models, and what is made of them
-
-
-def test_every_setting_has_a_description():
-    def visit(model, path):
-        for name, field in model.model_fields.items():
-            section = describe._section_of(field.annotation)
-            if section is None:
-                assert field.description, (*path, name)
-            elif issubclass(section, BaseModel):
-                assert field.description or section.__doc__, (*path, name)
-                visit(section, (*path, name))
-
-    visit(Config, ())
 
 
 def test_the_defaults_are_valid_and_survive_loading():
@@ -75,8 +60,8 @@ def test_later_files_are_laid_over_earlier_ones_section_by_section():
 
 
 def test_the_schema_and_the_page_of_this_checkout_are_up_to_date():
-    assert (ROOT / describe.SCHEMA).read_text() == describe.schema()
-    assert (ROOT / describe.PAGE).read_text() == describe.page()
+    assert (ROOT / "workflow/schemas/config.schema.json").read_text() == describe.schema()
+    assert (ROOT / "docs/settings.md").read_text() == describe.page()
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *STUDIES], ids=lambda path: path.stem)
@@ -167,7 +152,7 @@ def test_a_study_of_own_images():
         ({"intermediate": {"x": {"images": "pets"}}}, "intermediate.x.task: is missing"),
         ({"intermediate": {"x": {"task": "patches"}}}, "intermediate.x.images: is missing"),
         ({"data": {"sets": {"x": {"image": "a"}}}}, "data.sets.x.image: unknown key (did you mean `images`?)"),
-        ({"stores": "results"}, "stores: results is the folder of the results, too"),
+        ({"stores": "results"}, "stores: results is the folder of the results as well"),
     ],
 )  # fmt: skip
 def test_names_that_lead_nowhere(given, said):
@@ -253,14 +238,12 @@ MISTAKES = {
     ),
     "more pets than there are": (
         {"grid": {"downstream": [250, 7000]}},
-        "grid.downstream: 7,000 images and finetune.test_images, 1,000, are more than the 7,349 that exist "
-        "(Oxford-IIIT Pet); at most 6,349 fit",
+        "grid.downstream: 7,000 images and 1,000 to test on are more than the 7,349 that pets has",
     ),
     "more photographs than there are": ({"grid": {"pretrain": [1281167]}}, "grid.pretrain: 1,281,167 images and"),
     "more than are generated": (
         {"grid": {"pretrain": [0], "downstream": [200]}, "data": {"procedural": {"pets": 300}}},
-        "grid.downstream: 200 images and finetune.test_images, 1,000, are more than the 300 that are generated "
-        "(data.procedural.pets); none fits",
+        "grid.downstream: 200 images and 1,000 to test on are more than the 300 that pets has",
     ),
     "breeds from too few": (
         {"grid": {"intermediate": ["cls_pets"]}, "intermediate": {"cls_pets": {"images": 7000}}},
@@ -268,7 +251,7 @@ MISTAKES = {
     ),
     "geometry of too many": (
         {"geometry": {"enabled": True, "images": 7000}},
-        "geometry.images: 7,000 images and finetune.test_images",
+        "geometry.images: 7,000 images and 1,000 to test on",
     ),
     "geometry of nothing": (
         {"grid": {"pretrain": [0], "intermediate": ["none"]}, "geometry": {"enabled": True}},
@@ -280,7 +263,7 @@ MISTAKES = {
     ),
     "excluded by a word that is no axis": (
         {"grid": {"exclude": [{"seeds": 1}]}},
-        "grid.exclude[0].seeds: unknown key (did you mean `seed`?)",
+        "grid.exclude[0].seeds: 'seeds' is not one of pretrain, intermediate, downstream, seed (did you mean `seed`?)",
     ),
     "all excluded": ({"grid": {"exclude": [{"seed": [1, 2, 3]}]}}, "leaves no cell of 144"),
     "tested on what was trained": (

@@ -75,7 +75,6 @@ def in_the_way(path: Path) -> None:
 
 # name: (what to change, exit code, message)
 MISTAKES = {
-    "no store": (lambda p: shutil.rmtree(p.job.store.folder), 1, "is not a whole store of this version"),
     "a flipped bit in the images": (lambda p: p.damage("images.u8"), 1, r"is damaged in the rows \d+"),
     "a flipped bit in the masks": (lambda p: p.damage("masks.u8"), 1, r"is damaged in the rows \d+"),
     "no encoder": (lambda p: p.job.encoder.unlink(), 1, "there is no encoder .*encoder.safetensors"),

@@ -121,7 +121,7 @@ class Jobs:
         return self.command(self.job(kind, results, seed, pretrain, **changes), results, **_sections(kind, changes))
 
     def command(self, job: Job | str, results: str = "results", **sections: Any) -> list[str]:
-        """The command line of a job, or of a stage by hand, of a study with other sections."""
+        """The command line of a job or store of a study with other sections."""
         path = self.folder / f"{results.replace('/', '_')}.json"
         path.write_text(json.dumps(self._settings(results, sections)))
         return [job if isinstance(job, str) else job.name, "--configfile", str(path)]

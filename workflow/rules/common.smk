@@ -27,9 +27,9 @@ from viny.survey import analysis_is_current, survey
 
 try:
     for path in workflow.configfiles:
-        yamlfile.read(Path(path))  # Snakemake takes the last of two equal keys without a word
+        yamlfile.read(Path(path))  # Snakemake silently takes the last of two equal keys
     STUDY = Study(load(config))
-    STORES = {store.folder.relative_to(store.root).as_posix(): store for store in STUDY.stores}
+    STORES = {store.place: store for store in STUDY.stores}
     # A job on a cluster is told what to do; only the main process looks at what has been done.
     SURVEY = survey(STUDY) if workflow.is_main_process else None
     if SURVEY is not None:

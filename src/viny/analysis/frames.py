@@ -27,11 +27,11 @@ from pydantic_core import to_json
 
 from viny.analysis.mixtures import COMPUTE, Results, refuse_mixtures, refuse_other_encoders
 from viny.config import vary
-from viny.config.sections import SETS
+from viny.config.sections import BASE, SETS
 from viny.datasets.leaks import described, leaks
 from viny.errors import VinyError
 from viny.files import write_text
-from viny.grid import BASE, Job, Study
+from viny.grid import Job, Study
 from viny.results import HISTORY, Result, read_history, read_result
 from viny.survey import analysis_key
 

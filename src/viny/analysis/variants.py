@@ -16,7 +16,7 @@ from viny.analysis import names
 from viny.analysis.contrasts import MISSING, TEST_COLUMNS, Key, Measured, contrasts, holm, measure
 from viny.analysis.formats import Table, number, plus_minus
 from viny.analysis.frames import KEYS
-from viny.grid import BASE
+from viny.config.sections import BASE
 
 CELL, OVERALL = "cell", "all its cells"
 EQUAL = "equal in every run"

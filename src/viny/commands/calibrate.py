@@ -1,7 +1,9 @@
-"""A few real steps of a job on random images: how fast is this device?"""
+"""A few real steps of jobs on random images: how fast is this device?"""
 
+import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import psutil
 
 from viny import encoders, tasks
-from viny.commands.estimates import Rate, samples, store_images
+from viny.commands.estimates import Rate, pace, samples, store_images
 from viny.config.sections import Compute
 from viny.datasets.store import SIGNATURE, Store
 from viny.encoders import build
@@ -29,9 +31,25 @@ _BATCHES = 4  # batches in one pass
 _ENOUGH = 1.0  # seconds of training that tell the rate
 
 
+def calibrate(jobs: Sequence[Job], compute: Compute) -> tuple[dict[str, Rate], list[str]]:
+    """Rates by pace, and why some are unknown."""
+    rates: dict[str, Rate] = {}
+    unknown = []
+    for place, job in {pace(job): job for job in jobs}.items():
+        log.info("measuring a few steps of %s", job.kind)
+        logging.disable()  # what a run says of itself
+        try:
+            rates[place] = measure(job, compute)
+        except Exception as error:  # whatever would end a run
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            unknown.append(f"the time of {job.kind}, since it fails on random images: {reason}")
+        finally:
+            logging.disable(logging.NOTSET)
+    return rates, unknown
+
+
 def measure(job: Job, compute: Compute) -> Rate:
     """What a job costs on this device; without `compute.compile`, which takes longer than a plan may."""
-    log.setLevel("CRITICAL")
     compute = compute.model_copy(update={"compile": False})
     device, images = select_device(compute), _BATCHES * getattr(job.settings, "batch_size", _TESTED)
     settings: Any = job.settings

@@ -23,13 +23,6 @@ PUBLISHED = {"intel": (14034, 3000), "pets": (6349, 1000)}  # training and test 
 _TIMED = ("precision", "batch_size", "test_images", "heldout_images", "images", "probe_epochs")
 
 
-class Device(NamedTuple):
-    """What a study would run on here, and how many jobs fit on it."""
-
-    name: str
-    jobs: int
-
-
 class Rate(NamedTuple):
     """What runs of one pace cost, in seconds: to start, to train on an image, and to measure in the end."""
 
@@ -39,15 +32,15 @@ class Rate(NamedTuple):
     source: str  # `12 finished runs` or `calibration`
 
 
-def this_device(compute: Compute) -> Device:
-    """The device that `compute.device` means on this machine, without importing torch."""
+def this_device(compute: Compute) -> tuple[str, int]:
+    """Name of the device that `compute.device` means here, and how many jobs fit on it; without importing torch."""
     if compute.device != "cpu" and shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, check=False)
         if answer.returncode == 0 and answer.stdout.strip():
             names = answer.stdout.strip().splitlines()
-            return Device(names[0].strip(), len(names) * compute.jobs_per_gpu)
-    return Device(processor(), max(1, cores() // compute.threads))
+            return names[0].strip(), len(names) * compute.jobs_per_gpu
+    return processor(), max(1, cores() // compute.threads)
 
 
 @cache
@@ -57,11 +50,7 @@ def pace(job: Job) -> str:
 
 
 def finished_rates(jobs: Iterable[Job], results: Path, device: str, threads: int) -> dict[str, Rate]:
-    """Rates of the paces of `jobs`, as far as results of any study below `results` on the same device tell them.
-
-    Args:
-        device: its name. threads: of a job on a CPU.
-    """
+    """Rates by pace, as far as results of any study below `results` on the same device tell those of `jobs`."""
     wanted = {pace(job) for job in jobs}
     costs: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
     for path in results.glob("*/[!.]*/**/metrics.json") if wanted else ():

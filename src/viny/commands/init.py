@@ -1,4 +1,4 @@
-"""`viny init`: a study file for folders of one's own, with a grid that fits the images there and a small machine."""
+"""`viny init`: a study file for your own folders, with a grid that fits the images there and a small machine."""
 
 import argparse
 import json
@@ -8,10 +8,11 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from viny.commands import terminal
@@ -37,14 +38,8 @@ MOST_VALUES = 64  # more of them are no classes, but shades
 VOID = 0xE0E0C0  # the color around objects in Pascal VOC
 MASK_FOLDER = re.compile(r"mask|label|annot|seg|truth|^gt", re.IGNORECASE)
 MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_seg", "_gt", "-mask")
-LABELED, GROUPED = ("file", "label"), ("file", "group")
 # Most images of the first grid, which is to take minutes.
 POOL, TRAINING, TESTS, HELDOUT = 2000, 1000, 500, 200
-SEGMENTATION = (
-    "segmentation needs images with masks: two folders `images` and `masks` with equal file names apart from the "
-    "suffix, masks beside the images (1.jpg and 1_mask.png), or Pascal VOC (JPEGImages, SegmentationClass) as CVAT "
-    "exports it"
-)
 
 
 @dataclass
@@ -52,13 +47,14 @@ class Set:
     """A folder as it was recognized.
 
     Attributes:
-        words: what it is. settings: its section in the study file. listing: its images.
+        words: what it is. settings: its section in the study file. listing: its images. missing: those without a mask.
     """
 
     name: str
     words: str
     settings: dict[str, Any]
     listing: Listing = field(repr=False)
+    missing: int = 0
 
     @property
     def masked(self) -> bool:
@@ -67,15 +63,6 @@ class Set:
     @property
     def labeled(self) -> bool:
         return bool(self.listing.classes) and not self.masked
-
-    @property
-    def count(self) -> int:
-        return len(self.listing.entries)
-
-    @cached_property
-    def missing(self) -> int:
-        """Number of images whose mask is not there."""
-        return sum(entry.mask is not None and entry.mask.size == MISSING for entry in self.listing.entries)
 
     def parts(self, tests: int) -> tuple[int, int]:
         """Number of test images, at most `tests` or those of a published split, and of training images."""
@@ -94,32 +81,30 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="the study file (default: FOLDER.yaml, here)")
     args = parser.parse_args(argv)
     setup()
-    console = terminal.console()
+    say = partial(terminal.console().print, soft_wrap=True)
     paths = [Path(os.path.normpath(folder.expanduser().absolute())) for folder in args.folders]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     found: list[Set] = []
     for path in paths:
         found.append(recognize(path, root, {each.name for each in found}))
-        console.print(f"{path}: {found[-1].words}", soft_wrap=True)
+        say(f"{path}: {found[-1].words}")
     final = next((each for each in found if each.masked), None)
     if final is None:
-        raise VinyError(f"none of these has masks, and {SEGMENTATION}")
+        raise VinyError(
+            "none of these has masks, and segmentation needs images with masks: two folders `images` and `masks` with "
+            "equal file names apart from the suffix, masks beside the images (1.jpg and 1_mask.png), or Pascal VOC "
+            "(JPEGImages, SegmentationClass) as CVAT exports it"
+        )
     output = args.output or Path(f"{final.name}.yaml")
     if output.exists():
         raise VinyError(f"{output} is there already; remove it, or choose another file with --output")
-    text = study_text(found, final, _shown(root))
-    write_text(output, text)
+    write_text(output, study_text(found, final, root))
     load(output)
-    snakefile = SOURCE.parents[1] / "Snakefile"
-    here = (
-        ""
-        if snakefile.parent == Path.cwd() or not snakefile.is_file()
-        else f"--snakefile {shlex.quote(str(snakefile))} "
-    )
-    file = shlex.quote(str(output))
-    console.print(f"\nWrote {output}. Look at the images and masks, then run the study:", soft_wrap=True)
-    console.print(f"  viny inspect --configfile {file}", soft_wrap=True)
-    console.print(f"  snakemake {here}--cores 2 --configfile {file}", soft_wrap=True)
+    snakefile, file = SOURCE.parents[1] / "Snakefile", shlex.quote(str(output))
+    elsewhere = snakefile.is_file() and snakefile.parent != Path.cwd()
+    say(f"\nWrote {output}. Look at the images and masks, then run the study:")
+    say(f"  viny inspect --configfile {file}")
+    say(f"  snakemake {f'--snakefile {shlex.quote(str(snakefile))} ' * elsewhere}--cores 2 --configfile {file}")
     return 0
 
 
@@ -133,77 +118,63 @@ def recognize(path: Path, root: Path, taken: set[str]) -> Set:
     name = name.strip("-._") or "images"
     name = f"{name[:50]}-own" if name in SETS or name in taken or name == PUBLISHED else name[:60]
     tree = open_tree(path)
-    settings: dict[str, Any] = {"images": str(path.relative_to(root))}
+    settings: dict[str, Any] = {"images": _below(path, root)}
     words = "images without masks or classes"
-    if any(folder.endswith("annotations/trimaps") for folder in tree.folders):
-        words, settings = "Oxford-IIIT Pet as published", settings | {"layout": "pets"}
-    elif {"seg_train", "seg_test"} <= {folder.rpartition("/")[2] for folder in tree.folders}:
-        words, settings = "Intel Image Classification as published", settings | {"layout": "intel"}
-    else:
-        masked, masks = _with_masks(tree, _spec(name, path, root, settings))
-        if masked:
-            words, settings = masked, settings | masks
-        elif table := _table(tree, path, LABELED):
-            words, settings["labels"] = f"images and the table of labels {table.name}", _below(table, root)
-        elif _has_class_folders(tree):
-            words, settings["labels"] = "class folders", "folders"
-        if table := _table(tree, path, GROUPED):
-            words, settings["groups"] = f"{words}, groups in {table.name}", _below(table, root)
+    masked, masks = _with_masks(tree, _spec(name, path, root, settings))
+    if masked:
+        words, settings = masked, settings | masks
+    elif table := _table(tree, path, ("file", "label")):
+        words, settings["labels"] = f"images and the table of labels {table.name}", _below(table, root)
+    elif _has_class_folders(tree):
+        words, settings["labels"] = "class folders", "folders"
+    if table := _table(tree, path, ("file", "group")):
+        words, settings["groups"] = f"{words}, groups in {table.name}", _below(table, root)
     listing = list_images(_spec(name, path, root, settings))
-    if listing.published:
-        words += ", with a published split"
     classes = listing.mask_classes or listing.classes
+    missing = sum(entry.mask is not None and entry.mask.size == MISSING for entry in listing.entries)
+    words += ", with a published split" if listing.published else ""
     words += f"; {plural(len(listing.entries), 'image')}"
     words += f", {len(classes):,} classes: {some(classes, 10)}" if classes else ""
-    found = Set(name, words, settings, listing)
-    if found.missing:
-        found.words += f"; {plural(found.missing, 'image')} without a mask are left out"
-    return found
+    words += f"; {plural(missing, 'image')} without a mask are left out" if missing else ""
+    return Set(name, " ".join(words.split()), settings, listing, missing)
 
 
 def _with_masks(tree: Tree, spec: StoreSpec) -> tuple[str, dict[str, Any]]:
     """What a tree with masks is in words, and its settings beside `images`; nothing if it has none."""
-    places = [("", {}), *_beside(tree), *_folder_pairs(tree, spec)]
-    for words, settings in places:
-        at = spec.source / settings.pop("below", "")
-        asked = replace(spec, source=at, spec=_data_set(spec, at, settings))
-        found = own.find(asked, open_tree(at), Counter())
+    for words, at, settings in [("", spec.source, {}), *_beside(tree, spec.source), *_folder_pairs(tree, spec)]:
+        settings = {"images": _below(at, spec.base), **settings}
+        found = own.find(_spec(spec.name, at, spec.base, settings), open_tree(at), Counter())
         if found.masks and found.reader:
-            voc = found.voc
-            words = words or ("Pascal VOC" if voc else "folders images and masks")
-            if at != spec.source:
-                settings["images"] = _below(at, spec.base)
+            words = words or ("Pascal VOC" if found.voc else "folders images and masks")
             if found.labelmap is not None:
                 return f"{words} with labelmap.txt", settings
-            return words, settings | _classes(list(found.masks.values()), found.reader, voc)
+            return words, settings | _classes(list(found.masks.values()), found.reader, found.voc)
     return "", {}
 
 
-def _beside(tree: Tree) -> Iterator[tuple[str, dict[str, Any]]]:
+def _beside(tree: Tree, source: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Masks beside their images, such as 1.jpg and 1_mask.png."""
     stems = {splits.stem(path) for path in tree.images}
     for ending in MASK_ENDINGS:
         masks = [path for path in tree.images if splits.stem(path).endswith(ending)]
-        paired = [path for path in masks if splits.stem(path).removesuffix(ending) in stems]
-        if paired:
-            suffix = Counter(Path(path).suffix for path in paired).most_common(1)[0][0]
-            yield f"images and masks named ...{ending}{suffix}", {"masks": f"{{parent}}/{{stem}}{ending}{suffix}"}
+        paired = Counter(Path(path).suffix for path in masks if splits.stem(path).removesuffix(ending) in stems)
+        for suffix, _ in paired.most_common(1):
+            masks_at = {"masks": f"{{parent}}/{{stem}}{ending}{suffix}"}
+            yield f"images and masks named ...{ending}{suffix}", source, masks_at
 
 
-def _folder_pairs(tree: Tree, spec: StoreSpec) -> Iterator[tuple[str, dict[str, Any]]]:
+def _folder_pairs(tree: Tree, spec: StoreSpec) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Two folders with equal stems, one of which is named as if it held masks."""
-    if not spec.source.is_dir():
-        return
     stems: dict[str, set[str]] = {}
-    for path in tree.images:
+    for path in tree.images if spec.source.is_dir() else ():
         folder, _, rest = path.partition("/")
         if rest:
             stems.setdefault(folder, set()).add(splits.stem(rest).rpartition("/")[2])
     for masks in filter(MASK_FOLDER.search, sorted(stems)):
         for images in sorted(stems):
             if images != masks and len(stems[images] & stems[masks]) > len(stems[masks]) / 2:
-                below = _below(spec.source / masks, spec.base)
-                yield f"folders {images} and {masks}", {"below": images, "masks": below}
+                masks_at = {"masks": _below(spec.source / masks, spec.base)}
+                yield f"folders {images} and {masks}", spec.source / images, masks_at
 
 
 def _classes(masks: list[File], reader: Reader, voc: bool) -> dict[str, Any]:
@@ -223,14 +194,13 @@ def _classes(masks: list[File], reader: Reader, voc: bool) -> dict[str, Any]:
                 "exactly, as PNG does"
             )
     if colors and all(color % GREY == 0 for color in colors):  # grey in three channels
-        numbers |= {color // GREY for color in colors}
-        colors = set()
+        numbers, colors = numbers | {color // GREY for color in colors}, set()
     if voc and not colors and numbers <= {*range(21), 255}:
         return {}
     ignore: list[Any] = [255] if 255 in numbers and len(numbers) > 2 else []
     ignore += [f"#{VOID:06x}"] if VOID in colors and len(colors) > 2 else []
-    values: list[Any] = [value for value in sorted(numbers) if value not in ignore]
-    values += [text for text in (f"#{color:06x}" for color in sorted(colors)) if text not in ignore]
+    values: list[Any] = [*sorted(numbers), *(f"#{color:06x}" for color in sorted(colors))]
+    values = [value for value in values if value not in ignore]
     if len(values) < 2:
         raise VinyError(f"the masks have one value, {values[0] if values else '?'}; segmentation needs two classes")
     names = [f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}" for value in values]
@@ -278,18 +248,8 @@ def _spec(name: str, path: Path, root: Path, settings: dict[str, Any]) -> StoreS
     )
 
 
-def _data_set(spec: StoreSpec, at: Path, settings: dict[str, Any]) -> DataSet:
-    return DataSet.model_validate({"images": _below(at, spec.base), **settings})
-
-
 def _below(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-def _shown(root: Path) -> str:
-    """A folder as the study file names it: relative to here if it is below."""
-    here = Path.cwd()
-    return _below(root, here) if root.is_relative_to(here) else str(root)
 
 
 def sizes(largest: int, least: int) -> list[int]:
@@ -304,55 +264,31 @@ def _round(number: int) -> int:
     return number // unit * unit
 
 
-def study_text(found: Sequence[Set], final: Set, root: str) -> str:
+def study_text(found: Sequence[Set], final: Set, root: Path) -> str:
     """The study file: segmentation on `final`, classification where there are classes, pre-training on images alone."""
-    pool = max([each for each in found if not each.masked and not each.labeled] or found, key=lambda each: each.count)
+    plain = [each for each in found if not each.masked and not each.labeled]
+    pool = max(plain or found, key=lambda each: len(each.listing.entries))
     tests, training = final.parts(TESTS)
     heldout, unlabeled = pool.parts(tests if pool is final else HELDOUT)
-    tasks = {f"cls_{re.sub('[^a-z0-9_]', '_', each.name.lower())}": each for each in found if each.labeled}
-    pretrain = [0, *sizes(min(unlabeled, POOL), 64)[-2:]]
-    downstream = sizes(min(training, TRAINING), 8)
-    lines = [
-        "# Made by `viny init`: a first study in minutes on two CPU cores. Every setting is explained in",
-        "# docs/settings.md; what is left out here is as in the paper.",
-        f"study: {_yaml(final.name)}",
-        "data:",
-        f"  root: {_yaml(root)}",
-        "  leaks: drop  # training images that look like test images are left out; stop refuses them, allow keeps them",
-    ]
-    if any(each.missing for each in found):
-        lines.append("  bad_images: skip  # images without a mask are left out; stop names them instead")
-    lines += ["  store_pixels: 80  # raise with model.image_size, to about 1.25 times as much", "  sets:"]
+    tasks = {}
     for each in found:
-        lines.append(f"    {_yaml(each.name)}:  # {' '.join(each.words.split())}")
-        lines += [f"      {key}: {_yaml(value)}" for key, value in each.settings.items()]
-        if "classes" in each.settings:
-            lines.append("      # Rename the classes, join values ([1, 2]); values in `ignore` do not count.")
-    lines += [
-        "model:  # small; without this section it is 128 pixels, patches of 16 and 4.8 million weights",
-        "  {image_size: 64, patch_size: 8, width: 64, depth: 4, heads: 4, head_width: 16, mlp_width: 256}",
-        f"pretrain:  # without labels, on {pool.name}; for results that count: 100 epochs or more",
-        f"  {{images: {_yaml(pool.name)}, epochs: 20, batch_size: 16, learning_rate: 1.0e-3, milestones: [14, 18],",
-        f"   heldout_images: {max(heldout, 1)}}}",
-    ]
-    if tasks:
-        lines.append("intermediate:  # classification before segmentation; remove it if the folders are no classes")
-        for name, each in tasks.items():
-            count = f", count: {POOL}" if each.parts(TESTS)[1] > POOL else ""
-            lines.append(
-                f"  {name}: {{task: classification, images: {_yaml(each.name)}, epochs: 10, batch_size: 16{count}}}"
-            )
-    lines += [
-        "finetune:  # segmentation; for results that count: 100 epochs",
-        f"  {{images: {_yaml(final.name)}, epochs: 30, batch_size: 16, milestones: [21, 27], test_images: {tests}}}",
-        "grid:  # all combinations are run; raise the sizes, add seeds for narrower intervals",
-        f"  pretrain: {pretrain}  # images without labels, of about {unlabeled:,}",
-        f"  intermediate: [{', '.join(['none', *tasks])}]",
-        f"  downstream: {downstream}  # labeled images, of about {training:,}",
-        "  seeds: [1, 2]",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _yaml(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+        if each.labeled:
+            task = {"task": "classification", "images": each.name, "epochs": 10, "batch_size": 16}
+            many = each.parts(TESTS)[1] > POOL
+            tasks[f"cls_{re.sub('[^a-z0-9_]', '_', each.name.lower())}"] = task | ({"count": POOL} if many else {})
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("viny", "commands"), trim_blocks=True)
+    environment.filters["yaml"] = partial(json.dumps, ensure_ascii=False)
+    return environment.get_template("study.yaml.j2").render(
+        sets=found,
+        final=final,
+        pool=pool,
+        tasks=tasks,
+        root=_below(root, Path.cwd()) if root.is_relative_to(Path.cwd()) else str(root),
+        missing=any(each.missing for each in found),
+        heldout=max(heldout, 1),
+        tests=tests,
+        pretrain=[0, *sizes(min(unlabeled, POOL), 64)[-2:]],
+        downstream=sizes(min(training, TRAINING), 8),
+        unlabeled=unlabeled,
+        training=training,
+    )

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from viny.commands import contactsheet, terminal
 from viny.commands.contactsheet import Tile
-from viny.commands.study import add_study_flags, study_of
+from viny.commands.study import add_study_flags, positive, study_of
 from viny.commands.terminal import plural, table
 from viny.datasets.build import order_for_testing, order_for_training
 from viny.datasets.layouts import list_images
@@ -49,13 +49,12 @@ class Report:
 
     Attributes:
         used: stages that read it. images: in the set. read: of those, how many were decoded here.
-        widths, heights: smallest and largest, in pixels. formats: number of images by suffix.
-        classes: of the masks or labels. ignored: pixels that do not count; None without masks.
+        widths, heights: smallest and largest, in pixels. classes: of the masks or labels.
+        ignored: pixels that do not count; None without masks.
         left_out: number of files that are no part of the set, by what they are.
         twins: pairs of images that look the same. leaks: training images that look like test images.
-        problems: what would stop a run. notes: what may be meant so.
         bad: images that cannot be used, with the reasons.
-        sheet: file of the contact sheet.
+        problems: what would stop a run. notes: what may be intended. sheet: file of the contact sheet.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Report:
     read: int = 0
     widths: tuple[int, int] | None = None
     heights: tuple[int, int] | None = None
-    formats: dict[str, int] = field(default_factory=dict)
     classes: list[ClassShare] = field(default_factory=list)
     ignored: ClassShare | None = None
     left_out: dict[str, int] = field(default_factory=dict)
@@ -90,14 +88,12 @@ class Inspected:
     """A data set as it was read.
 
     Args:
-        specs: its stores in the study. stages: that read it.
-        sizes: numbers of labeled training images that jobs take from each store.
+        specs: its stores in the study, with the numbers of labeled training images that jobs take from them.
+        stages: that read it.
     """
 
-    def __init__(
-        self, specs: Sequence[StoreSpec], stages: list[str], sizes: dict[StoreSpec, list[int]], workers: int | None
-    ):
-        self.specs, self.sizes = specs, sizes
+    def __init__(self, specs: dict[StoreSpec, list[int]], stages: list[str], workers: int | None):
+        self.specs = specs
         self.spec = min(specs, key=lambda spec: spec.pixels)
         self.report = Report(self.spec.name, str(self.spec.source), stages)
         self.looks: dict[str, Look] = {}
@@ -111,6 +107,8 @@ class Inspected:
             return
         self._read(self.listing, workers)
         self._describe(self.listing)
+        if self.looks:
+            self._describe_looks(self.listing)
 
     def rows(self, spec: StoreSpec) -> tuple[list[Entry], list[Entry]]:
         """The test and training images of a store, without bad ones."""
@@ -126,36 +124,20 @@ class Inspected:
         return np.stack([self.looks[entry.name].signature for entry in entries])
 
     def draw(self, folder: Path) -> None:
-        """Write a contact sheet: for every class the image that shows most of it, then the first in order."""
+        """Write a contact sheet of the first training images."""
         if self.listing is None or not self.looks:
             return
         listing, masked = self.listing, self.listing.masks is not None
         entries = list(dict.fromkeys(entry for spec in self.specs for part in self.rows(spec)[::-1] for entry in part))
-        chosen: dict[Entry, None] = {}
-        for label in range(len(self.classes)):
-            most = max(entries, key=lambda entry: self._weight(entry, label), default=None)
-            if most and self._weight(most, label) and len(chosen) < TILES:
-                chosen[most] = None
-        chosen |= dict.fromkeys(entries)
         decoder = Decoder(listing.images, listing.masks, listing.values, contactsheet.PIXELS)
         tiles = []
-        for entry, row in zip(chosen, decoder([*chosen][:TILES]), strict=False):
+        for entry, row in zip(entries, decoder(entries[:TILES]), strict=False):
             name = listing.classes[entry.label] if listing.classes and not masked else entry.name
             if row.image is not None:
                 tiles.append(Tile(row.image, row.mask, row.width / row.height, name[-32:]))
         path = folder / f"{self.spec.name}.png"
-        contactsheet.draw(tiles, self.classes if masked else [], f"{self.spec.name}: {listing.location}", path)
+        contactsheet.draw(tiles, listing.mask_classes, f"{self.spec.name}: {listing.location}", path)
         self.report.sheet = str(path)
-
-    @property
-    def classes(self) -> list[str]:
-        """Of the masks, or else of the labels."""
-        return self.listing.mask_classes or self.listing.classes if self.listing else []
-
-    def _weight(self, entry: Entry, label: int) -> int:
-        """How many pixels show a class; of labels, whether it is that of the image."""
-        pixels = self.looks[entry.name].pixels
-        return int(entry.label == label) if pixels is None else int(pixels[label])
 
     def _read(self, listing: Listing, workers: int | None) -> None:
         entries = listing.entries
@@ -180,10 +162,8 @@ class Inspected:
         self.report.read = len(entries)
 
     def _describe(self, listing: Listing) -> None:
-        report, looks = self.report, self.looks
-        report.images = len(listing.entries)
-        report.formats = dict(Counter(Path(entry.image.path).suffix.lower() for entry in listing.entries).most_common())
-        report.left_out = dict(listing.ignored.most_common())
+        report = self.report
+        report.images, report.left_out = len(listing.entries), dict(listing.ignored.most_common())
         bad = report.problems if self.spec.bad_images == "stop" else report.notes
         if report.bad:
             reasons = some((f"{name} {reason}" for name, reason in report.bad), 3)
@@ -196,65 +176,53 @@ class Inspected:
             if test < tests or training < images:
                 wanted = f"{tests:,} test and {images:,} training images"
                 report.problems.append(f"{wanted} are needed, {test:,} and {training:,} can be used")
-        if not looks:
-            return
-        names, every = list(looks), list(looks.values())
+
+    def _describe_looks(self, listing: Listing) -> None:
+        report, names, every = self.report, list(self.looks), list(self.looks.values())
         report.widths = min(look.width for look in every), max(look.width for look in every)
         report.heights = min(look.height for look in every), max(look.height for look in every)
         pairs = twins(np.stack([look.signature for look in every]))
         report.twins = [(names[one], names[other]) for one, other in pairs]
-        self._describe_classes(listing)
-
-    def _describe_classes(self, listing: Listing) -> None:
-        report = self.report
-        shown, amounts = self._tally([entry for entry in listing.entries if entry.name in self.looks])
-        shares = [
-            ClassShare("", int(n), float(amount / amounts.sum())) for n, amount in zip(shown, amounts, strict=True)
-        ]
-        report.classes = [replace(share, name=name) for name, share in zip(self.classes, shares, strict=False)]
+        images, amounts = self._tally(listing, [entry for entry in listing.entries if entry.name in self.looks])
+        shares = amounts / amounts.sum() if amounts.sum() else amounts
+        classes = listing.mask_classes or listing.classes
+        report.classes = [ClassShare(name, int(images[n]), float(shares[n])) for n, name in enumerate(classes)]
         if listing.masks:
-            report.ignored = replace(shares[IGNORE], name="ignored")
-        empty = [each.name for each in report.classes if not each.images]
-        if empty:
-            report.notes.append(f"no image shows the classes {some(empty)}")
-        for spec in self.specs:
+            report.ignored = ClassShare("ignored", int(images[IGNORE]), float(shares[IGNORE]))
+        absent = {each.name for each in report.classes if not each.images}
+        if absent:
+            report.notes.append(f"no image shows the classes {some(sorted(absent))}")
+        for spec, sizes in self.specs.items():
             test, training = self.rows(spec)
-            subsets = {f"the first {size:,} training images": training[:size] for size in self.sizes.get(spec, [])}
-            subsets |= {f"the {len(test):,} test images": test} if subsets else {}
+            subsets = {f"the first {size:,} training images": training[:size] for size in sizes}
+            subsets |= {f"the {len(test):,} test images": test} if sizes else {}
             for words, entries in subsets.items():
-                shown, _ = self._tally(entries)
-                absent = [name for name, images in zip(self.classes, shown, strict=False) if not images]
-                if absent and set(absent) - set(empty):
-                    report.notes.append(f"{words} show none of the classes {some(absent)}")
+                images, _ = self._tally(listing, entries)
+                missing = [name for n, name in enumerate(classes) if not images[n]]
+                if set(missing) - absent:
+                    report.notes.append(f"{words} show none of the classes {some(missing)}")
 
-    def _tally(self, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
+    def _tally(self, listing: Listing, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
         """How many images show each class, and how many pixels; of labels, twice how many images have it."""
-        if self.listing is None or not self.listing.masks:
+        if not listing.masks:
             labels = np.array([entry.label for entry in entries if entry.label >= 0], dtype=np.int64)
-            counts = np.bincount(labels, minlength=len(self.classes))
+            counts = np.bincount(labels, minlength=len(listing.classes))
             return counts, counts
-        shown, amounts = np.zeros(256, np.int64), np.zeros(256, np.int64)
-        for entry in entries:
-            pixels = self.looks[entry.name].pixels
-            if pixels is not None:
-                shown += pixels > 0
-                amounts += pixels
-        return shown, amounts
+        pixels = np.array([self.looks[entry.name].pixels for entry in entries]).reshape(-1, 256)
+        return (pixels > 0).sum(axis=0), pixels.sum(axis=0)
 
 
 def inspect(study: Study, output: Path, workers: int | None = None) -> list[Report]:
     """Read the data sets of a study, and write a contact sheet of each into the folder `output`."""
-    sizes: dict[StoreSpec, list[int]] = {}
-    stages: dict[str, dict[str, None]] = {}
+    specs: dict[str, dict[StoreSpec, list[int]]] = defaultdict(lambda: defaultdict(list))
+    stages: dict[str, list[str]] = defaultdict(list)
     for job in study.jobs.values():
-        stages.setdefault(job.store.name, {})[job.kind] = None
-        if job.stage in ("intermediate", "finetune"):
-            known = sizes.setdefault(job.store, [])
-            known += [job.images] if job.images and job.images not in known else []
-    specs: dict[str, list[StoreSpec]] = {}
-    for spec in study.stores:
-        specs.setdefault(spec.name, []).append(spec)
-    found = {name: Inspected(of, list(stages[name]), sizes, workers) for name, of in specs.items()}
+        sizes, kinds = specs[job.store.name][job.store], stages[job.store.name]
+        if job.stage in ("intermediate", "finetune") and job.images and job.images not in sizes:
+            sizes.append(job.images)
+        if job.kind not in kinds:
+            kinds.append(job.kind)
+    found = {name: Inspected(of, stages[name], workers) for name, of in specs.items()}
     for spec in study.stores:
         training, report = found[spec.name].rows(spec)[1], found[spec.name].report
         for tested in spec.tested or (spec,):
@@ -279,7 +247,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="viny inspect", description=text)
     add_study_flags(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the contact sheets go (default: results)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one per core)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
     args = parser.parse_args(argv)
     setup()
@@ -295,28 +263,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(report: Report, console: Console) -> None:
-    dot = terminal.dot(console)
-    console.print(f"{report.name}{dot}{report.location}", style="bold")
-    rows = [("used for", ", ".join(report.used))]
-    if report.images:
-        few = f", of which {report.read:,} are used and were read" if report.read < report.images else ""
-        rows.append(("images", f"{report.images:,}{few}"))
-        rows.append(("formats", ", ".join(f"{number:,} {suffix}" for suffix, number in report.formats.items())))
+    console.print(f"{report.name}: {report.location}", style="bold")
+    few = f", of which {report.read:,} are used and were read" if report.read < report.images else ""
+    rows = {"used for": ", ".join(report.used), "images": f"{report.images:,}{few}"}
     if report.widths and report.heights:
         (narrow, wide), (low, high) = report.widths, report.heights
-        rows.append(("pixels", f"{narrow:,} to {wide:,} wide, {low:,} to {high:,} high"))
-    if report.left_out:
-        rows.append(("left out", ", ".join(f"{number:,} {kind}" for kind, number in report.left_out.items())))
+        rows["pixels"] = f"{narrow:,} to {wide:,} wide, {low:,} to {high:,} high"
+    rows["left out"] = ", ".join(f"{number:,} {kind}" for kind, number in report.left_out.items())
     if report.twins:
         pairs = some((f"{one} and {other}" for one, other in report.twins), 3)
-        rows.append(("look the same", f"{plural(len(report.twins), 'pair')}: {pairs}"))
-    if report.sheet:
-        rows.append(("contact sheet", report.sheet))
-    for label, words in rows:
-        console.print(f"  {label:<14}{words}", soft_wrap=True)
+        rows["look the same"] = f"{plural(len(report.twins), 'pair')}: {pairs}"
+    rows["contact sheet"] = report.sheet
+    for label, words in rows.items():
+        if words:
+            console.print(f"  {label:<14}{words}", soft_wrap=True)
     if report.classes:
-        masked = report.ignored is not None
-        shares = table("class", "images", "pixels" if masked else "share")
+        shares = table("class", "images", "pixels" if report.ignored else "share")
         extra = [report.ignored] if report.ignored and report.ignored.images else []
         for each in [*report.classes[:SHOWN], *extra]:
             shares.add_row(each.name, f"{each.images:,}", f"{each.share:.2%}")

@@ -2,11 +2,8 @@
 
 import argparse
 import json
-import multiprocessing
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
 from rich.filesize import decimal
@@ -14,12 +11,11 @@ from rich.text import Text
 
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
-from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import plural, positive, span
-from viny.config.sections import Compute
+from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.terminal import plural, span
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
-from viny.logs import log, setup
+from viny.logs import setup
 from viny.survey import survey
 
 
@@ -96,8 +92,12 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
     unknown: list[str] = []
     if not missing:
         rates = estimates.finished_rates(pending, study.folder.parent, device, compute.threads)
-        measured, unknown = calibrate([job for job in pending if pace(job) not in rates], compute)
-        rates |= measured
+        others = [job for job in pending if pace(job) not in rates]
+        if others:
+            from viny.commands.calibrate import calibrate  # needs torch, which takes seconds
+
+            measured, unknown = calibrate(others, compute)
+            rates |= measured
         unsized = dict.fromkeys(job.store.name for job in pending if not estimates.samples(job))
         unknown += [f"the number of images of {name}, until it is decoded" for name in unsized]
     known = estimates.seconds_of(pending, rates)
@@ -118,30 +118,8 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
     )
 
 
-def calibrate(jobs: Sequence[Job], compute: Compute) -> tuple[dict[str, Rate], list[str]]:
-    """Rates by pace, from a few steps on random images, and why some are unknown; planning itself needs no torch."""
-    rates: dict[str, Rate] = {}
-    unknown = []
-    spawn, quiet = multiprocessing.get_context("spawn"), (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it as well
-    with ProcessPoolExecutor(1, spawn, signal.signal, quiet) as pool:
-        for place, job in {pace(job): job for job in jobs}.items():
-            log.info("measuring a few steps of %s", job.kind)
-            try:
-                rates[place] = pool.submit(_measure, job, compute).result()
-            except Exception as error:  # whatever would end a run
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                unknown.append(f"the time of {job.kind}, since it fails on random images: {reason}")
-    return rates, unknown
-
-
-def _measure(job: Job, compute: Compute) -> Rate:
-    from viny.commands.calibrate import measure
-
-    return measure(job, compute)
-
-
 def _missing(study: Study, pending: Sequence[Job], stores: Sequence[StoreSpec]) -> Iterator[str]:
-    """Images and encoders that somebody has to bring."""
+    """Images and encoders that are not there."""
     for store in stores:
         loaded = study.config.data.download and store.spec.layout == "pets"
         if not store.procedural and not loaded and not store.source.exists():
@@ -180,7 +158,7 @@ def _disk(stores: Sequence[StoreSpec], jobs: Sequence[Job]) -> int:
 
 def _show(plan: Plan) -> None:
     out = terminal.console()
-    out.print(Text.assemble((plan.study, "bold"), terminal.dot(out), plan.device), "")
+    out.print(Text.assemble((plan.study, "bold"), f" on {plan.device}"), "")
     table = terminal.table("stage", "to run", "samples", "device time", "images/s", "rate from")
     for line in plan.lines:
         rate = f"{line.rate:,.0f}" if line.rate else ""

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from viny.commands import estimates
-from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import positive
+from viny.commands.study import add_study_flags, positive, study_of
 from viny.errors import command
 from viny.grid import STAGES, Job, StoreSpec, Study
 from viny.logs import setup
 from viny.processes import Writer
 from viny.survey import MISSING, analysis_is_current, survey
 
-FRESH = 120.0  # seconds; what was written more recently has a living writer, where nobody can look
+FRESH = 120.0  # seconds; on another host, what was written more recently counts as alive
 FAILED, UNFINISHED = 1, 3  # exit codes
 _RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
 
@@ -37,7 +36,7 @@ class Status:
     """How far a job, the decoding of a store (stage `images`) or the analysis is.
 
     Attributes:
-        state: a key of `viny.commands.terminal.SYMBOLS`.
+        state: done, running, interrupted, failed, outdated or waiting.
         message: why it failed, what has changed, or the last line of the log of a store that is decoded.
         progress: epoch, epochs, samples, samples_seen, images_per_second, seconds_left, as far as known.
     """
@@ -98,8 +97,7 @@ class Run(NamedTuple):
     """What the state folder of a run shows (see `viny.training.state`)."""
 
     live: bool  # a process works on it
-    saved: bool  # a position to carry on from is there
-    finished: bool  # even the results are
+    saved: bool  # a position to carry on from is there, or even the results are
     key: str  # of the job as it was then
     progress: dict[str, Any]  # what the process published last
 
@@ -143,44 +141,39 @@ def look(study: Study) -> Overview:
     for job in study.jobs.values():
         run, reason = runs.get(job.name), found.reasons[job]
         if job in pending or not reason or (run and run.live):
-            state, message, progress = _state(job, reason, job in pending, run)
-            place = dict(job.coordinates)
-            statuses.append(Status(job.name, job.stage, state, str(job.log), message, job.variant, place, progress))
+            statuses.append(_job(job, reason, job in pending, run))
     return Overview(study, found.pending, [*statuses, _analysis(study, bool(pending))])
 
 
-def _state(job: Job, reason: str, pending: bool, run: Run | None) -> tuple[str, str, dict[str, Any]]:
-    """State, message and progress of a job; `reason`: why it has no result that is up to date."""
+def _job(job: Job, reason: str, pending: bool, run: Run | None) -> Status:
+    """The status of a job; `reason`: why it has no result that is up to date."""
+    state, message = "waiting", "" if reason or not pending else "its weights are gone, and are needed again"
     if run and run.live:
-        return "running", "", run.progress
-    if not reason and not pending:
-        return "done", "", {}
-    failure, _, _ = _end(job.log)
-    if failure:
-        return "failed", failure, {}
-    if run and run.key == job.key and (run.finished or run.saved):
-        kept = "finished, but its results are not in place; the next run puts them back"
-        return "interrupted", kept if run.finished else "", run.progress
-    if reason not in ("", MISSING):
-        return "outdated", reason, {}
-    return "waiting", "" if reason else "its weights are gone, and are needed again", {}
+        state, message = "running", ""
+    elif not reason and not pending:
+        state = "done"
+    elif failure := _end(job.log)[0]:
+        state, message = "failed", failure
+    elif run and run.key == job.key and run.saved:
+        state, message = "interrupted", ""
+    elif reason not in ("", MISSING):
+        state, message = "outdated", reason
+    progress = run.progress if run and state in ("running", "interrupted") else {}
+    return Status(job.name, job.stage, state, str(job.log), message, job.variant, dict(job.coordinates), progress)
 
 
 def _store(store: StoreSpec) -> Status:
-    name = f"stores/{store.folder.relative_to(store.root)}"
     state, message = ("done", "") if store.manifest.exists() else _by_log(store.log)
-    return Status(name, "images", state, str(store.log), message)
+    return Status(f"stores/{store.place}", "images", state, str(store.log), message)
 
 
 def _analysis(study: Study, pending: bool) -> Status:
-    page, log = study.folder / "overview.html", Path("logs", study.name, "analyze.log")
+    log, state, message = Path("logs", study.name, "analyze.log"), "done", ""
     if pending:
-        state, message = "waiting", ""
-    elif not page.exists():
+        state = "waiting"
+    elif not (study.folder / "overview.html").exists():
         state, message = _by_log(log)
-    elif analysis_is_current(study):
-        state, message = "done", str(page)
-    else:
+    elif not analysis_is_current(study):
         state, message = "outdated", "it was made by other code or for another study file"
     return Status("analysis", "analysis", state, str(log), message)
 
@@ -216,9 +209,8 @@ def _runs(folder: Path) -> dict[str, Run]:
     for path in (folder / ".state").glob("*/run.json"):
         with suppress(OSError, ValueError, LookupError, TypeError):  # removed meanwhile, or damaged
             run, (live, progress) = json.loads(path.read_bytes()), _progress(path.with_name("progress.json"))
-            saved = any(path.with_name(name).exists() for name in ("state.pt", "previous.pt"))
-            state = Run(live, saved, path.with_name("done").exists(), run["run"], progress)
-            found.append((live, path.stat().st_mtime, run["job"], state))
+            saved = any(path.with_name(name).exists() for name in ("state.pt", "previous.pt", "done"))
+            found.append((live, path.stat().st_mtime, run["job"], Run(live, saved, run["run"], progress)))
     return {name: state for _, _, name, state in sorted(found, key=lambda each: each[:2])}
 
 
@@ -228,7 +220,7 @@ def _progress(path: Path) -> tuple[bool, dict[str, Any]]:
         seen = json.loads(path.read_bytes(), parse_constant=lambda infinite: None)
         age = max(0.0, time.time() - seen["time"])
         lives, left = Writer(seen["host"], seen["pid"], seen["started"]).lives, seen.get("seconds_left")
-        seen |= {"seconds_since": age, "seconds_left": None if left is None else max(0.0, left - age)}
+        seen["seconds_left"] = None if left is None else max(0.0, left - age)
         return age < FRESH if lives is None else lives, seen
     except (OSError, LookupError, TypeError, ValueError):  # nothing published yet, or damaged
         return False, {}

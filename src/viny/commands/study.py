@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +48,17 @@ def study_of(args: argparse.Namespace) -> Study:
         os.chdir(args.directory)
     except (FileNotFoundError, NotADirectoryError):
         raise VinyError(f"--directory {args.directory}: there is no such folder") from None
-    return open_study(files, args.config)
+    return Study(load(*files, *map(_override, args.config)))
 
 
-def open_study(configfiles: Sequence[Path], overrides: Sequence[str] = ()) -> Study:
-    """The study of config files, later ones laid over earlier ones, with `KEY=VALUE` settings laid over them.
-
-    Raises:
-        VinyError: a file or a setting is not valid.
-    """
-    return Study(load(*configfiles, *map(override, overrides)))
+def positive(text: str) -> int:
+    """A number of a command line that is 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
-def override(text: str) -> dict[str, Any]:
+def _override(text: str) -> dict[str, Any]:
     """`study=mine`, `finetune.epochs=3` or `grid={seeds: [1]}` as settings."""
     key, equals, value = text.partition("=")
     if not equals or not key:

@@ -1,6 +1,5 @@
-"""What all commands show in a terminal: a console that suits it, symbols, and numbers for people."""
+"""What all commands show in a terminal: a console that suits it, tables, and numbers for people."""
 
-import argparse
 import sys
 
 from rich.console import Console
@@ -11,15 +10,6 @@ from rich.text import Text
 from viny.logs import duration
 
 _PIPED = 200  # columns where there is no terminal to say how many there are
-# State of a job: symbol, the same in ASCII, style.
-SYMBOLS = {
-    "done": ("■", "#", "green"),
-    "running": ("▶", ">", "bold cyan"),
-    "interrupted": ("◐", "~", "yellow"),
-    "failed": ("✗", "x", "bold red"),
-    "outdated": ("□", "o", "magenta"),
-    "waiting": ("·", ".", "dim"),
-}
 
 
 def console() -> Console:
@@ -28,17 +18,6 @@ def console() -> Console:
         sys.stdout.reconfigure(errors="replace")
     width = None if sys.stdout.isatty() else _PIPED
     return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def symbol(state: str, console: Console) -> Text:
-    """The symbol of a job's state."""
-    plain, ascii_only, style = SYMBOLS[state]
-    return Text(plain if console.encoding.startswith("utf") else ascii_only, style)
-
-
-def dot(console: Console) -> str:
-    """What separates the parts of a line."""
-    return " · " if console.encoding.startswith("utf") else " - "
 
 
 def table(*headings: str) -> Table:
@@ -52,13 +31,6 @@ def table(*headings: str) -> Table:
 def indented(text: str, style: str = "", by: int = 2) -> Padding:
     """Text that keeps its indentation where it is wrapped."""
     return Padding(Text(text, style, overflow="fold"), (0, 0, 0, by), expand=False)
-
-
-def positive(text: str) -> int:
-    """A number of a command line that is 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
 
 
 def span(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The study file: its sections, reading it, and what people are told about mistakes in it."""
+"""The study file: its sections, reading it, and messages about mistakes in it."""
 
 from viny.config.load import load, vary
 from viny.config.sections import Config

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from viny.config import problems, yamlfile
+from viny.config.cells import cells_of
 from viny.config.sections import (
+    BASE,
     INTERMEDIATE,
     SETS,
     Config,
@@ -90,19 +92,13 @@ def known_tasks() -> list[str]:
 def _complete(given: Mapping[str, Any]) -> Config:
     """Settings that are valid one by one, with defaults filled in; whether they go together is not looked at."""
     found: list[str] = []
-    raw = _former_keys(_whole(dict(given)))
-    data = raw.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("sets", {}), Mapping):
-        raw["data"] = {**data, "sets": overlay(SETS, data.get("sets", {}))}
-    elif data is None:
-        raw["data"] = {"sets": SETS}
+    raw = _present(_whole(dict(given)))
     for name, default in (("pretrain", Pretraining), ("finetune", Finetuning)):
         if name in raw:
             raw[name] = _stage(raw[name], default, (name,), found)
-    tasks = raw.get("intermediate", {})
-    if isinstance(tasks, Mapping):
-        every = overlay(INTERMEDIATE, tasks)
-        raw["intermediate"] = {name: _stage(every[name], Intermediate, ("intermediate", name), found) for name in every}
+    if isinstance(raw["intermediate"], Mapping):
+        tasks = raw["intermediate"]
+        raw["intermediate"] = {name: _stage(tasks[name], Intermediate, ("intermediate", name), found) for name in tasks}
     broken = [name for name in ("pretrain", "finetune", "intermediate") if _holds_none(raw.get(name, 0))]
     config = _section(Config, {key: value for key, value in raw.items() if key not in broken}, (), found)
     _fail(found)
@@ -119,30 +115,20 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _holds_none(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and None in value.values())
-
-
-def _former_keys(raw: dict[str, Any]) -> dict[str, Any]:
-    """Settings in their present names: older study files stay valid."""
-    data = raw.get("data")
+def _present(raw: dict[str, Any]) -> dict[str, Any]:
+    """Settings with what is predeclared, and under their present names: older study files stay valid."""
+    data, tasks, geometry = raw.get("data", {}), raw.get("intermediate", {}), raw.get("geometry")
     if isinstance(data, Mapping):
-        data = dict(data)
+        former = {name: {"images": data[name]} for name in SETS if isinstance(data.get(name), str)}
+        data = {key: value for key, value in data.items() if key not in former}
         if "order_seed" in data:
             data.setdefault("split_seed", data.pop("order_seed"))
-        for name in SETS:
-            if isinstance(data.get(name), str):
-                sets = data.get("sets", {})
-                if isinstance(sets, Mapping):
-                    data["sets"] = overlay({name: {"images": data.pop(name)}}, sets)
-        raw["data"] = data
-    tasks = raw.get("intermediate")
+        data = overlay({"sets": overlay(SETS, former)}, data)
     if isinstance(tasks, Mapping):
-        raw["intermediate"] = {name: _count(settings) for name, settings in tasks.items()}
-    geometry = raw.get("geometry")
+        tasks = overlay(INTERMEDIATE, {name: _count(settings) for name, settings in tasks.items()})
     if isinstance(geometry, Mapping) and geometry.get("probe_accuracy") in ("held_out", "training"):
         raw["geometry"] = {key: value for key, value in geometry.items() if key != "probe_accuracy"}
-    return raw
+    return {**raw, "data": data, "intermediate": tasks}
 
 
 def _count(settings: Any) -> Any:
@@ -151,6 +137,10 @@ def _count(settings: Any) -> Any:
         settings = dict(settings)
         settings.setdefault("count", settings.pop("images"))
     return settings
+
+
+def _holds_none(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and None in value.values())
 
 
 def _stage(value: Any, stage: type[AnyTraining], at: tuple[str, ...], found: list[str]) -> AnyTraining | None:
@@ -180,8 +170,6 @@ def _section(kind: type[AnySection], value: Any, at: Sequence[str], found: list[
 
 
 def _variant_problems(config: Config, name: str) -> Iterator[str]:
-    from viny.grid import BASE, cells_of
-
     changes = config.variants[name]
     if name == BASE:
         yield f"variants.{name}: is what tables call the study itself; choose another name"

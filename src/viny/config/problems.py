@@ -7,26 +7,33 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from viny.config.sections import NONE, Config, Finetuning, Intermediate, Pretraining, Section, Training
+from viny.config.cells import cells_of, held_back, matches, product
+from viny.config.sections import NONE, SETS, Config, Finetuning, Intermediate, Pretraining, Section
 from viny.errors import did_you_mean
 
-PETS_IMAGES = 7349  # Oxford-IIIT Pet, trainval and test together
-IMAGENET_IMAGES = 1281167  # ImageNet-1K train
+EXISTING = {"imagenet": 1_281_167, "pets": 7349}  # images of ImageNet-1K train, and of both parts of Oxford-IIIT Pet
 PUBLISHED = "published"  # the folder of the paper's own numbers among the results
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 _SHOWN = 200  # characters of a value
-_TYPES = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "dict_type": "a section with keys",
-    "model_type": "a section with keys",
-    "model_attributes_type": "a section with keys",
-    "none_required": "null",
+# What to say of a value, by pydantic's name of the problem.
+_SAID = {
+    **dict.fromkeys(("int_type", "int_from_float"), "is not a whole number"),
+    **dict.fromkeys(("list_type", "tuple_type"), "is not a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "is not a section with keys"),
+    "float_type": "is not a number",
+    "string_type": "is not text",
+    "bool_type": "is not true or false",
+    "none_required": "is not null",
+    "greater_than_equal": "is too small, at least {ge:g} is allowed",
+    "less_than_equal": "is too large, at most {le:g} is allowed",
+    "greater_than": "is too small, it must be more than {gt:g}",
+    "less_than": "is too large, it must be less than {lt:g}",
+    "too_short": "has length {actual_length}, at least {min_length} is allowed",
+    "too_long": "has length {actual_length}, at most {max_length} is allowed",
+    "string_too_long": "is too long, at most {max_length} characters are allowed",
+    "string_pattern_mismatch": "holds a character that is not allowed, letters, digits, `.`, `_` and `-` are safe",
+    "finite_number": "is not a finite number",
+    "value_error": "{error}",
 }
 
 
@@ -35,48 +42,26 @@ def explain(error: ValidationError, model: type[BaseModel], at: Sequence[str | i
     found = error.errors(include_url=False)
     for item in found:
         path = [*at, *(part for part in item["loc"] if part != "[key]")]
-        said = f"{dotted(path)}: {_shown(item['input'])}"
-        context, kind = item.get("ctx", {}), item["type"]
+        context, kind, value = item.get("ctx", {}), item["type"], item["input"]
+        known = list(_fields(model, item["loc"][:-1]))
         match kind:
             case "extra_forbidden":
-                known = list(_fields(model, item["loc"][:-1]))
                 yield f"{dotted(path)}: unknown key{_place(str(path[-1]), known)}; known here: {', '.join(known)}"
             case "invalid_key":
-                known = list(_fields(model, item["loc"][:-1]))
                 yield f"{path[-1]}: unknown key, keys are text; known here: {', '.join(known)}"
             case "missing":
                 yield f"{dotted(path)}: is missing"
-            case "literal_error":
-                choices = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
-                yield f"{said} is not one of {', '.join(choices)}{did_you_mean(item['input'], choices)}"
-            case "greater_than_equal":
-                yield f"{said} is too small, at least {context['ge']:g} is allowed"
-            case "less_than_equal":
-                yield f"{said} is too large, at most {context['le']:g} is allowed"
-            case "greater_than":
-                yield f"{said} is too small, it must be more than {context['gt']:g}"
-            case "less_than":
-                yield f"{said} is too large, it must be less than {context['lt']:g}"
-            case "too_short" if any(item["loc"] == other["loc"][:-1] for other in found):
-                pass  # pydantic counts the valid items only, and the others are named
-            case "too_short" | "too_long":
-                least = kind == "too_short"
-                bound = f"at least {context['min_length']}" if least else f"at most {context['max_length']}"
-                yield f"{said} has length {context['actual_length']}, {bound} is allowed"
-            case "string_too_long":
-                yield f"{said} is too long, at most {context['max_length']} characters are allowed"
-            case "string_pattern_mismatch":
-                yield f"{said} holds a character that is not allowed, letters, digits, `.`, `_` and `-` are safe"
-            case "finite_number":
-                yield f"{said} is not a finite number"
             case "int_parsing_size":
                 yield f"{dotted(path)}: is too large for any setting"
-            case "value_error":
-                yield f"{said} {context['error']!s}"
-            case _ if kind in _TYPES:
-                yield f"{said} is not {_TYPES[kind]}{_hint(item['input'])}"
+            case "literal_error":
+                choices = [part.strip(" '") for part in context["expected"].replace(" or ", ", ").split(",")]
+                near = did_you_mean(value, choices)
+                yield f"{dotted(path)}: {_shown(value)} is not one of {', '.join(choices)}{near}"
+            case "too_short" if any(item["loc"] == other["loc"][:-1] for other in found):
+                pass  # pydantic counts the valid items only, and the others are named
             case _:
-                yield f"{said}: {item['msg']}"
+                said = _SAID[kind].format(**context) if kind in _SAID else item["msg"]
+                yield f"{dotted(path)}: {_shown(value)} {said}{_hint(value) if kind.endswith('_type') else ''}"
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -96,41 +81,22 @@ def contradictions(config: Config) -> Iterator[str]:
 
 
 def _grid(config: Config) -> Iterator[str]:
-    from viny.grid import Cell, cells_of, exclusion
-
-    grid = config.grid
-    axes = {
-        "pretrain": grid.pretrain,
-        "intermediate": grid.intermediate,
-        "downstream": grid.downstream,
-        "seed": grid.seeds,
-    }
+    grid, everything = config.grid, list(product(config.grid))
+    axes = {name: getattr(grid, name) for name in ("pretrain", "intermediate", "downstream", "seeds")}
     for name, values in axes.items():
         twice = [value for number, value in enumerate(values) if value in values[:number]]
         if twice:
-            key = "seeds" if name == "seed" else name
-            yield f"grid.{key}: {list(values)} names {twice[0]!r} more than once, each value may be given once"
-    everything = list(itertools.product(*axes.values()))
+            yield f"grid.{name}: {list(values)} names {twice[0]!r} more than once, each value may be given once"
     for number, entry in enumerate(grid.exclude):
-        unknown = [key for key in entry if key not in Cell._fields]
-        if unknown or not entry:
-            known = ", ".join(Cell._fields)
-            what = f"unknown key{did_you_mean(unknown[0], Cell._fields)}" if unknown else "names no axis"
-            yield f"grid.exclude[{number}]{'.' + str(unknown[0]) if unknown else ''}: {what}; known here: {known}"
-            return
-        odd = [value for value in entry.values() if isinstance(value, dict) or value in (None, [])]
-        if odd:
-            yield f"grid.exclude[{number}]: {odd[0]!r} is neither a value nor a list of values"
-            return
-        if not any(all(place[axis] in values for axis, values in exclusion(entry)) for place in everything):
-            shown = "; ".join(f"{axis} {_listed(values)}" for axis, values in axes.items())
+        if not any(matches(cell, entry) for cell in everything):
+            shown = "; ".join(f"{name} {_listed(values)}" for name, values in axes.items())
             yield f"grid.exclude[{number}]: {entry} matches no cell of the grid, which has {shown}"
     if not any(True for _ in cells_of(grid)):
         yield f"grid.exclude: {list(grid.exclude)} leaves no cell of {len(everything):,}; remove an entry"
 
 
 def _names(config: Config) -> Iterator[str]:
-    """Tasks, encoders and data sets that are named, and are there."""
+    """Names of tasks, encoders and data sets that lead nowhere."""
     tasks = [NONE, *config.intermediate]
     for name in config.grid.intermediate:
         if name not in tasks:
@@ -145,13 +111,11 @@ def _names(config: Config) -> Iterator[str]:
     for name, encoder in config.encoders.items():
         if encoder.file is None and encoder.timm is None:
             yield f"encoders.{name}: needs `file`, `timm` or both"
-    sections: dict[str, Training] = {"pretrain": config.pretrain, "finetune": config.finetune}
-    sections |= {f"intermediate.{name}": settings for name, settings in config.intermediate.items()}
-    for name, settings in sections.items():
+    for name, settings in config.stages.items():
         if settings.images not in config.data.sets:
             sets = ", ".join(config.data.sets) + did_you_mean(settings.images, config.data.sets)
             yield f"{name}.images: {settings.images!r} is no data set; known in data.sets: {sets}"
-        elif config.data.procedural and settings.images not in ("imagenet", "intel", "pets"):
+        elif config.data.procedural and settings.images not in SETS:
             yield f"{name}.images: {settings.images!r} is real, but data.procedural generates the paper's sets only"
 
 
@@ -174,8 +138,7 @@ def _model(config: Config) -> Iterator[str]:
 
 
 def _schedules(config: Config) -> Iterator[str]:
-    tasks = {f"intermediate.{name}": settings for name, settings in config.intermediate.items()}
-    for name, settings in {"pretrain": config.pretrain, **tasks, "finetune": config.finetune}.items():
+    for name, settings in config.stages.items():
         milestones = list(settings.milestones)
         if any(one >= other for one, other in itertools.pairwise(milestones)):
             yield f"{name}.milestones: {milestones} does not increase"
@@ -187,49 +150,33 @@ def _schedules(config: Config) -> Iterator[str]:
 
 
 def _sizes(config: Config) -> Iterator[str]:
-    """Numbers of images that the paper's data cannot give; what lies on the disk is only known when it is read."""
-    from viny.config.sections import SETS
-    from viny.grid import held_back
-
-    generated = config.data.procedural
-    published = {"imagenet": (IMAGENET_IMAGES, "ImageNet-1K"), "pets": (PETS_IMAGES, "Oxford-IIIT Pet")}
-
-    def problem(name: str, wanted: int, section: str, origin: str) -> Iterator[str]:
-        if generated and origin in SETS:
-            has, there = getattr(generated, origin), f"are generated (data.procedural.{origin})"
-        elif origin in published and config.data.sets[origin].layout == origin:
-            has, there = published[origin][0], f"exist ({published[origin][1]})"
-        else:
-            return
-        reserved = 0 if origin == "intel" else held_back(config, section) or 0
-        if wanted + reserved > has:
-            held = {"pretrain": "pretrain.heldout_images"}.get(section, "finetune.test_images")
-            reserve = f" and {held}, {reserved:,}," if reserved else ""
-            fits = f"at most {has - reserved:,} fit" if has > reserved else "none fits"
-            yield f"{name}: {wanted:,} images{reserve} are more than the {has:,} that {there}; {fits}"
-
-    grid = config.grid
-    sizes = [size for size in grid.pretrain if isinstance(size, int)]
-    if max(sizes, default=0) > 0:
-        yield from problem("grid.pretrain", max(sizes), "pretrain", config.pretrain.images)
-    yield from problem("grid.downstream", max(grid.downstream), "finetune", config.finetune.images)
-    for task in grid.intermediate:
+    """More images than a data set of the paper has; how many others have is only known when they are read."""
+    wanted = {
+        "grid.pretrain": ("pretrain", max((size for size in config.grid.pretrain if isinstance(size, int)), default=0)),
+        "grid.downstream": ("finetune", max(config.grid.downstream)),
+    }
+    for task in config.grid.intermediate:
         if task in config.intermediate:
-            settings = config.intermediate[task]
-            yield from problem(
-                f"intermediate.{task}.count", settings.count or 1, f"intermediate.{task}", settings.images
-            )
+            wanted[f"intermediate.{task}.count"] = f"intermediate.{task}", config.intermediate[task].count or 1
     if config.geometry.enabled:
-        yield from problem("geometry.images", config.geometry.images, "finetune", config.finetune.images)
+        wanted["geometry.images"] = "finetune", config.geometry.images
+    for name, (section, images) in wanted.items():
+        origin = config.stages[section].images
+        there = None
+        if config.data.procedural:
+            there = getattr(config.data.procedural, origin) if origin in SETS else None
+        elif origin in config.data.sets:
+            there = EXISTING.get(config.data.sets[origin].layout)
+        tests = 0 if origin == "intel" else held_back(config, section) or 0
+        if images and there is not None and images + tests > there:
+            yield f"{name}: {images:,} images and {tests:,} to test on are more than the {there:,} that {origin} has"
 
 
 def _choices(config: Config) -> Iterator[str]:
-    from viny.grid import cells_of
-
     if config.study == PUBLISHED:
         yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
     if config.results == config.stores:
-        yield f"stores: {config.stores} is the folder of the results, too; choose another"
+        yield f"stores: {config.stores} is the folder of the results as well; choose another"
     if config.results.split("/")[0] == "logs" or config.stores.split("/")[0] == "logs":
         yield "results, stores: `logs` is where logs are written; choose another folder"
     if config.finetune.test_set == "moving":

@@ -3,7 +3,7 @@
 A study file needs to say only where it differs. Each section is a frozen model; `viny.config.load` makes them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, Strict
 
@@ -11,11 +11,17 @@ from viny.config.base import Section
 from viny.config.claims import Claim
 
 NONE = "none"  # no intermediate task
+BASE = "base"  # what tables of variants call the study itself
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
 
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Value = TypeVar("Value")
+Values = Annotated[tuple[Value, ...], Strict(False)]
+Positive = Annotated[int, Field(ge=1)]
 Range = Annotated[tuple[float, float], Strict(False)]
+Milestones = Annotated[Values[Positive], Field(description="Epochs after which the learning rate falls.")]
 
 
 def _start(value: Any) -> Any:
@@ -33,23 +39,23 @@ Start = Annotated[int | str, BeforeValidator(_start)]
 class Grid(Section):
     """The cells of the study, every combination of the four axes."""
 
-    pretrain: Annotated[tuple[Start, ...], Strict(False)] = Field(
+    pretrain: Values[Start] = Field(
         (0, 45000, 100000, 200000),
         min_length=1,
         description="Numbers of pre-training images, 0 is random initialization; or names from `encoders`.",
     )
-    intermediate: Annotated[tuple[str, ...], Strict(False)] = Field(
+    intermediate: Values[str] = Field(
         (NONE, "cls_intel"),
         min_length=1,
         description="Tasks between pre-training and segmentation, by their names in `intermediate`, or `none`.",
     )
-    downstream: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
+    downstream: Values[Positive] = Field(
         (250, 500, 1000, 2000, 4000, 6000), min_length=1, description="Numbers of labeled images for segmentation."
     )
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Strict(False)] = Field(
+    seeds: Values[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(
         (1, 2, 3), min_length=1, description="One run per seed."
     )
-    exclude: Annotated[tuple[dict[str, Any], ...], Strict(False)] = Field(
+    exclude: Values[dict[Literal["pretrain", "intermediate", "downstream", "seed"], Any]] = Field(
         (),
         description="Cells to leave out, for example `{pretrain: 0, intermediate: cls_intel}`; a cell that matches all "
         "keys of one entry is left out, a key may hold a list of values.",
@@ -88,7 +94,7 @@ class DataSet(Section):
         description="Names of the classes of the masks and their values: `{water: 0, kelp: [1, 2]}`, colors such as "
         '"#ff8800", or a list of names for the values 0, 1, 2 ...',
     )
-    ignore: Annotated[tuple[int | str, ...], Strict(False)] = Field(
+    ignore: Values[int | str] = Field(
         (), description="Values (or colors) of masks that count neither in the loss nor in the metrics."
     )
     splits: dict[Literal["train", "test"], str] | None = Field(
@@ -123,7 +129,7 @@ class Data(Section):
     root: str = Field(
         "data", pattern=PATH, description="Folder of the data sets; relative to the working directory, or absolute."
     )
-    sets: dict[Annotated[str, Field(pattern=NAME, max_length=64)], DataSet] = Field(
+    sets: dict[Name, DataSet] = Field(
         {}, description="Data sets by name; `imagenet`, `intel` and `pets` are predeclared as the paper has them."
     )
     leaks: Literal["stop", "drop", "allow"] | None = Field(
@@ -200,9 +206,7 @@ class Training(Section):
     learning_rate: float = Field(1e-4, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(0.05, ge=0, description="Weight decay.")
     gamma: float = Field(0.1, gt=0, le=1, description="Factor on the learning rate at each milestone.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = ()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Arithmetic of training, float32 or bfloat16 autocast."
     )
@@ -219,9 +223,7 @@ class Pretraining(Training):
 
     task: str = Field("simmim", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
     images: str = Field("imagenet", pattern=NAME, description="Name of the data set.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (50, 85), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = (50, 85)
     mask_ratio: float = Field(
         0.5, gt=0, le=1, description="Share of the patches that is masked, the same number in every image."
     )
@@ -285,9 +287,7 @@ class Finetuning(Training):
     learning_rate: float = Field(2e-3, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
     gamma: float = Field(0.5, gt=0, le=1, description="Factor on the learning rate at each milestone.")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
-        (70, 90, 95), description="Epochs after which the learning rate falls."
-    )
+    milestones: Milestones = (70, 90, 95)
     contrast: float = Field(0.3, ge=0, le=1, description="Strength of the contrast jitter; 0 for none.")
     augmentation: Literal["fresh", "frozen"] = Field(
         "fresh", description="New flips and contrast in every epoch, or one draw kept for all epochs (released code)."
@@ -377,7 +377,7 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     encoders: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)], Encoder] = Field(
-        {}, description="Encoders that nobody trains here, by name: points of the pre-training axis beside the sizes."
+        {}, description="Encoders from elsewhere, by name: points of the pre-training axis beside the sizes."
     )
     pretrain: SerializeAsAny[Pretraining] = Pretraining()
     intermediate: dict[
@@ -390,15 +390,21 @@ class Config(Section):
         "everything", description="What the seed of a run decides; everything, or the split alone (released code)."
     )
     analysis: Analysis = Analysis()
-    claims: dict[Annotated[str, Field(pattern=NAME, max_length=64)], Claim] = Field(
+    claims: dict[Name, Claim] = Field(
         {},
         description="Hypotheses of your own, each under a name, judged beside the paper's claims; to be stated before "
         "the runs.",
     )
-    variants: dict[Annotated[str, Field(pattern=NAME, max_length=64)], dict[str, Any]] = Field(
+    variants: dict[Name, dict[str, Any]] = Field(
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
         "{normalize: false}}`; cells, and runs that the change does not concern, are those of the study itself. May "
         "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `analysis.miou`, `grid.share_encoder` and, to "
         "run fewer cells, `grid.exclude`.",
     )
+
+    @property
+    def stages(self) -> dict[str, Training]:
+        """Settings of the stages by the names of their sections: `pretrain`, `intermediate.cls_intel`, `finetune`."""
+        tasks = {f"intermediate.{name}": settings for name, settings in self.intermediate.items()}
+        return {"pretrain": self.pretrain, **tasks, "finetune": self.finetune}
