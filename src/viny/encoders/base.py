@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from viny.datasets.augment import IMAGENET_MEAN, IMAGENET_STD
+
 
 class Encoder(nn.Module):
     """A Vision Transformer with one token per patch; images are square and normalized with ImageNet's statistics."""
@@ -14,6 +16,8 @@ class Encoder(nn.Module):
     width: int  # of a token
     initialization: str  # how weights are drawn, `timm` or `pytorch`; heads and mask token follow the encoder
     sizes: dict[str, int | str]  # the keys of the study file's `model` section that build it again
+    # Mean and standard deviation per channel of the images that its weights take in timm.
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = (IMAGENET_MEAN, IMAGENET_STD)
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """Tokens of all patches after the final norm: (B, 3, S, S) -> (B, N, width)."""

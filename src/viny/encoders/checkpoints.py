@@ -1,6 +1,6 @@
 """Models on disk: safetensors whose metadata says how to build the model again.
 
-Tensor names are timm's. The metadata entry `viny` is a `Description` as JSON.
+Tensor names are timm's, so that timm loads an encoder file too. The metadata entry `viny` is a `Description` as JSON.
 """
 
 import json
@@ -19,7 +19,7 @@ from viny.encoders.base import Encoder
 from viny.encoders.heads import HEADS
 from viny.encoders.vit import ViNy
 from viny.errors import VinyError
-from viny.files import replacing
+from viny.files import replacing, write_text
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -54,6 +54,25 @@ def save_model(model: nn.Module, path: Path) -> None:
     with replacing(path) as temporary:
         # Not `save_file`, whose files nobody but their owner may read.
         temporary.write_bytes(save(tensors, metadata={"viny": json.dumps(description, sort_keys=True)}))
+
+
+def write_timm_config(folder: Path, encoder: Encoder, class_token: bool, normalized: bool = True) -> None:
+    """Write the config.json with which `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a file beside it.
+
+    timm then gives the class token if that has been trained, else the mean of the patch tokens; see `timm_register`.
+    What is not `normalized` takes images in 0..1.
+    """
+    mean, std = encoder.statistics if normalized else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    sizes: dict[str, Any] = dict(encoder.sizes)
+    size, name = sizes.pop("image_size"), sizes.pop("timm", "viny_vit")
+    if sizes:  # ViNy's
+        sizes |= {"embed_dim": sizes.pop("width"), "num_heads": sizes.pop("heads"), "class_token": class_token}
+    # `fc_norm`: the final norm is before pooling, as in training.
+    arguments = {"img_size": size, "global_pool": "token" if class_token else "avg", "fc_norm": False, **sizes}
+    images = {"input_size": [3, size, size], "fixed_input_size": True, "crop_pct": 1.0, "mean": mean, "std": std}
+    config = {"architecture": name, "model_args": arguments, "num_classes": 0}
+    config["pretrained_cfg"] = {**images, "interpolation": "bicubic", "classifier": "head"}
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 def load_model(path: Path) -> nn.Module:

@@ -11,6 +11,7 @@ class Head(nn.Module):
 
     kind: str  # its name in files
     dense = False  # whether a token classifies all pixels of its patch
+    uses_class_token = False
 
     def __init__(self, encoder: Encoder, classes: int, generator: torch.Generator | None = None):
         super().__init__()
@@ -23,6 +24,7 @@ class Classifier(Head):
     """Images (B, 3, S, S) -> class logits (B, classes), from the class token."""
 
     kind = "classifier"
+    uses_class_token = True
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder.class_token(images))

@@ -7,7 +7,6 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 
-from viny.datasets.augment import IMAGENET_MEAN, IMAGENET_STD
 from viny.encoders.base import Encoder, initialize, initialize_embedding, pick
 from viny.errors import VinyError, did_you_mean
 
@@ -51,7 +50,8 @@ class TimmViT(Encoder):
         self.initialization, self.mode = initialization, "auto"
         self.sizes = {"image_size": image_size, "timm": name}
         config: Any = self.model.pretrained_cfg
-        values = torch.tensor((IMAGENET_MEAN, IMAGENET_STD, config["mean"], config["std"]), device="cpu")
+        self.statistics = tuple(config["mean"]), tuple(config["std"])
+        values = torch.tensor((*Encoder.statistics, *self.statistics), device="cpu")
         mean, std, own_mean, own_std = values.view(4, 1, 3, 1, 1)
         self.register_buffer("scale", std / own_std, persistent=False)
         self.register_buffer("shift", (mean - own_mean) / own_std, persistent=False)

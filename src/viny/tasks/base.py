@@ -17,7 +17,7 @@ from viny.datasets import augment
 from viny.datasets.rows import Rows
 from viny.datasets.store import Store
 from viny.encoders.base import Encoder
-from viny.encoders.checkpoints import save_model
+from viny.encoders.checkpoints import save_model, write_timm_config
 from viny.encoders.heads import Head
 from viny.errors import VinyError
 from viny.tasks.metrics import IGNORE, cross_entropy
@@ -98,9 +98,12 @@ class StoreTask:
         return augment.unit_range(images)
 
     def write(self, folder: Path) -> None:
-        """Write the weights into `folder`, the encoder's or the whole model's."""
+        """Write the weights into `folder`, the encoder's or the whole model's, and the config.json that timm reads."""
         whole = self.checkpoint == "model.safetensors"
         save_model(self.model if whole else self.encoder, folder / self.checkpoint)
+        if not (whole and "timm" in self.encoder.sizes):  # whose names timm does not know
+            class_token = getattr(self.model, "uses_class_token", False)
+            write_timm_config(folder, self.encoder, class_token, getattr(self.settings, "normalize", True))
 
     def _truth(self) -> np.ndarray:
         """The labels or masks of all rows, once they are known to be of use."""
