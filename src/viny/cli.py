@@ -22,6 +22,8 @@ COMMANDS = {
     "inspect": Command("viny.commands.inspect", "what is in the data sets: classes, damage, copies; contact sheets"),
     "plan": Command("viny.commands.plan", "what a run would do, how long it would take, how much disk it needs"),
     "status": Command("viny.commands.status", "what is done, running, interrupted, failed, outdated or waiting"),
+    "forecast": Command("viny.commands.forecast", "seal what cells will score before they are run"),
+    "ask": Command("viny.commands.ask", "labels that a goal takes, what is cheapest, what a budget buys"),
     "verify": Command("viny.commands.verify", "whether the results are whole and fit each other"),
     "wait": Command("viny.commands.wait", "wait for the cluster jobs that a killed Snakemake left, or cancel them"),
     "run": Command("viny.preload", "run one job of a study, or a stage by hand"),
@@ -34,6 +36,7 @@ GROUPS = {
     "Begin": ("init", "inspect"),
     "Look at a study": ("plan", "status", "verify", "wait"),
     "Run a part of it": ("run", "analyze"),
+    "Look ahead": ("forecast", "ask"),
     "Encoders": ("import", "export"),
     "Reference": ("settings",),
 }

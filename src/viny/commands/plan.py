@@ -15,7 +15,7 @@ from rich.text import Text
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
 from viny.commands.study import add_study_flags, study_of
-from viny.commands.terminal import plural, positive, span
+from viny.commands.terminal import number, plural, positive, span
 from viny.config.sections import Compute
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
@@ -73,9 +73,16 @@ def main(argv: Sequence[str]) -> int:
     add_study_flags(parser)
     parser.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.add_argument("--detect", type=number, metavar="POINTS", help="only say how many seeds find a difference")
     args = parser.parse_args(argv)
     setup()
     study = study_of(args)
+    if args.detect:
+        from viny.analysis import frames, power
+
+        tables = frames.from_study(study)
+        print(power.advice(tables.grid, args.detect, len(study.config.grid.seeds), tables.confidence))
+        return 0
     plan = make_plan(study, args.jobs)
     if args.json:
         print(json.dumps(asdict(plan)))

@@ -1,10 +1,10 @@
-"""A study as every command takes it: like Snakemake, by --configfile, --config and --directory."""
+"""What commands are about: a study, named as Snakemake names it, or a table of cells."""
 
 import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,7 +12,11 @@ from viny.config import load, yamlfile
 from viny.errors import VinyError
 from viny.grid import Study
 
+if TYPE_CHECKING:
+    from viny.analysis.frames import Tables
+
 DEFAULT = Path("config.yaml")
+PROCEDURAL = "procedural images, not a result about real ones"
 
 
 def add_study_flags(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,37 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where Snakemake works: results, stores and logs are relative to it, config files are not (default: here)",
     )
+
+
+def add_tables_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that also take results without their study; read them with `tables_of`."""
+    parser.add_argument(
+        "cells", type=Path, nargs="?", metavar="CELLS.csv", help="a table of cells, or a study file as --configfile"
+    )
+    add_study_flags(parser)
+    parser.add_argument("--published", action="store_true", help="the paper's own numbers")
+
+
+def tables_of(args: argparse.Namespace) -> tuple["Tables", str]:
+    """The tables that a command line names, and a note on their data for figures.
+
+    Raises:
+        VinyError: more than one source is named, or the one is not valid.
+    """
+    named = [bool(args.cells), args.published, bool(args.configfile != [DEFAULT] or args.config)]
+    if sum(named) > 1:
+        raise VinyError("give only one of CELLS.csv, --published, and a study (--configfile, --config)")
+
+    from viny.analysis import frames, published
+
+    if args.published:
+        return published.tables(), published.NOTE
+    if args.cells and args.cells.suffix == ".csv":
+        return frames.from_csv(args.cells), ""
+    if args.cells:
+        args.configfile = [args.cells]
+    study = study_of(args)
+    return frames.from_study(study), PROCEDURAL if study.config.data.procedural else ""
 
 
 def study_of(args: argparse.Namespace) -> Study:

@@ -1,6 +1,7 @@
 """What all commands show in a terminal: a console that suits it, symbols, and numbers for people."""
 
 import argparse
+import math
 import sys
 
 from rich.console import Console
@@ -59,6 +60,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def number(text: str) -> float:
+    """A number of a command line above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def span(seconds: float | None) -> str:

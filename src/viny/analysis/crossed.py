@@ -1,0 +1,101 @@
+"""Data or updates? Main effects and interaction where variants cross the two: statistics/crossed.csv.
+
+With a fixed number of epochs more images also mean more updates. Variants that change nothing but `epochs` or `steps`
+take the two apart. Wherever four cells make a 2 x 2 of images and updates, all else equal, the effect of each is its
+mean over both levels of the other, and the interaction is how much more images bring with more updates. All are
+contrasts (`viny.analysis.contrasts`), paired by seed.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations, product
+from typing import Any
+
+import pandas as pd
+
+from viny.analysis import names
+from viny.analysis.contrasts import Key, contrasts, measure
+from viny.analysis.formats import Table, count, number, plus_minus
+from viny.analysis.frames import KEYS
+from viny.grid import BASE
+
+STEPS = {"downstream": "steps", "pretrain": "pretrain_steps"}  # column with the updates on the images of an axis
+BUDGETS = {"grid.exclude"} | {f"{stage}.{key}" for stage in ("pretrain", "finetune") for key in ("epochs", "steps")}
+EFFECTS = {
+    "images": (-0.5, -0.5, 0.5, 0.5),
+    "updates": (-0.5, 0.5, -0.5, 0.5),
+    "interaction": (1.0, -1.0, -1.0, 1.0),
+}  # weights of few images with few and with many updates, then many images with few and with many
+PLACE = ["axis", *KEYS, "images_from", "images_to", "updates_from", "updates_to"]
+
+
+def only_budgets(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The variants that change nothing but how long is trained (and which cells there are)."""
+    found = []
+    for name, sections in changes.items():
+        keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
+        if keys <= BUDGETS:
+            found.append(name)
+    return found
+
+
+def crossed(variants: pd.DataFrame, changes: Mapping[str, Any], confidence: float = 0.95) -> pd.DataFrame:
+    """Three rows (images, updates, interaction; in points of mIoU) for each 2 x 2 that is complete.
+
+    Args:
+        variants: variants.csv. changes: what each variant changes.
+
+    Returns:
+        columns PLACE (the axis's own coordinate is missing), `what`, and those of `contrasts`.
+    """
+    used = variants[variants["variant"].isin([BASE, *only_budgets(changes)]) & variants["miou_percent"].notna()]
+    if used.empty or not {*STEPS.values()} <= {*used}:
+        return pd.DataFrame(columns=[*PLACE, "what"])
+    used = used.assign(made=used["variant"] + ":" + used["intermediate"])
+    measured = measure(used.assign(intermediate=used["made"]))
+    squares = [square for axis in STEPS for square in _squares(used, axis)]
+    frames = []
+    for what, weights in EFFECTS.items():
+        wanted = [dict(zip(four, weights, strict=True)) for _, four in squares]
+        places = pd.DataFrame([place for place, _ in squares], columns=PLACE).assign(what=what)
+        frames.append(pd.concat([places, contrasts(measured, wanted, confidence)], axis=1))
+    return pd.concat(frames).sort_index(kind="stable", ignore_index=True)
+
+
+def crossed_table(found: pd.DataFrame, confidence: float) -> Table:
+    """The same for people."""
+    rows = []
+    for row in found.to_dict("records"):
+        axis = row["axis"]
+        ends = (row[f"{kind}_{end}"] for kind in ("images", "updates") for end in ("from", "to"))
+        few, many, short, long = map(count, ends)
+        kind = "labels" if axis == "downstream" else "pre-training images"
+        what = f"{kind} {few} → {many}, updates {short} → {long}"
+        where = names.start(row["pretrain"]) if axis == "downstream" else f"{count(row['downstream'])} labels"
+        interval = f"{number(row['low'], signed=True)} to {number(row['high'], signed=True)}"
+        effect = plus_minus(row["effect"], row["se"], signed=True)
+        rows.append([what, f"{where}, {names.task(row['intermediate'])}", row["what"], effect, interval])
+    note = (
+        "Points of mIoU ± standard error with t intervals. More images at equal updates, more updates on equal images "
+        "(each the mean over both levels of the other), and how much more images bring with more updates than with "
+        "fewer."
+    )
+    columns = ["crossed", "cells", "effect of", "difference", f"{confidence:.0%} interval"]
+    return Table("", "Data or updates?", columns, rows, found, note, left=3, group=2)
+
+
+def _squares(used: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], list[Key]]]:
+    """Each complete 2 x 2 on an axis: its place, and its cells as EFFECTS weighs them."""
+    steps, other = STEPS[axis], STEPS["pretrain" if axis == "downstream" else "downstream"]
+    fixed = [*(key for key in KEYS if key != axis), other]
+    runs = used[used[axis] > 0].dropna(subset=[steps]).drop_duplicates([*fixed, axis, steps])
+    for place, group in runs.groupby(fixed, dropna=False, sort=False):
+        cells = {
+            (int(row[axis]), int(row[steps])): (row["pretrain"], row["made"], row["downstream"])
+            for row in group.to_dict("records")
+        }
+        images, updates = (sorted({level[i] for level in cells}) for i in (0, 1))
+        for (few, many), (short, long) in product(combinations(images, 2), combinations(updates, 2)):
+            four = [cells[level] for level in product((few, many), (short, long)) if level in cells]
+            if len(four) == 4:
+                levels = {"images_from": few, "images_to": many, "updates_from": short, "updates_to": long}
+                yield {"axis": axis, **dict(zip(fixed[:-1], place, strict=False)), **levels}, four
