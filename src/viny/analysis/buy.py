@@ -7,7 +7,7 @@ A goal that is not reached there is beyond what the data say (`bound` `>`); one 
 (`<`).
 
 A mixture is one of the encoders that were measured, with labels. Device time is that of one model: its pre-training,
-its intermediate task, and fine-tuning in proportion to the labels. What was not recorded is not part of a cost.
+its intermediate task, and fine-tuning in proportion to the labels; it costs nothing where none was recorded.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ def labels_needed(cells: pd.DataFrame, goal: float, confidence: float = 0.95) ->
         labels, low, high = (_reached(sizes, scores[name].to_numpy(), goal) for name in ("predicted", "high", "low"))
         bound = {np.inf: ">", 0.0: "<"}.get(labels, "")
         shown = {">": sizes[-1], "<": sizes[0]}.get(bound, labels)
-        row = (*curve.place.values(), goal, shown, low, high, bound, curve.n[-1], sizes[-1])
+        row = (*curve.place.values(), goal, shown, min(low, sizes[-1]), high, bound, curve.n[-1], sizes[-1])
         rows.append(dict(zip(NEEDED, row, strict=True)))
     return pd.DataFrame(rows, columns=NEEDED)
 
@@ -103,10 +103,8 @@ def answer(cells: pd.DataFrame, goal: float, prices: Prices, confidence: float =
         return [NO_LAW]
     first = f"{goal:g} mIoU: {_basis(known_curves(cells)[0][0])}"
     if (found["bound"] == ">").all():
-        return [
-            first,
-            f"beyond what these data say: no encoder reaches it with {_whole(found['checked_to'].max())} labels",
-        ]
+        most = _whole(found["checked_to"].max())
+        return [first, f"beyond what these data say: no encoder reaches it with {most} labels"]
     by_labels = found.sort_values("labels", key=lambda n: n.where(found["bound"] != ">", np.inf))
     fewest, rest = by_labels.iloc[0], by_labels.iloc[1:]
     bare = by_labels[by_labels["pretrain"] == 0]
@@ -195,7 +193,7 @@ def _span(row: Any, name: str) -> str:
 
 def _whole(value: float) -> str:
     """Three digits: `8,030`."""
-    return f"{float(f'{value:.3g}'):,.0f}"
+    return MISSING if np.isnan(value) else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def _cheapest(found: pd.DataFrame, prices: Prices) -> str:
@@ -232,5 +230,5 @@ def _spending(cells: pd.DataFrame, encoders: pd.DataFrame) -> tuple[pd.DataFrame
 
 
 def _price(spent: pd.DataFrame, prices: Prices) -> pd.Series:
-    time = prices.device_hour * spent["hours"].fillna(0)
+    time = prices.device_hour * spent["hours"] if spent["hours"].notna().any() else 0.0
     return prices.image * spent["image"] + prices.label * spent["label"] + time

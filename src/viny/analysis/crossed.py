@@ -1,9 +1,9 @@
 """Data or updates? Main effects and interaction where variants cross the two: statistics/crossed.csv.
 
 With a fixed number of epochs more images also mean more updates. Variants that change nothing but `epochs` or `steps`
-take the two apart. Wherever four cells make a 2 x 2 of images and updates, all else equal, the effect of each is its
-mean over both levels of the other, and the interaction is how much more images bring with more updates. All are
-contrasts (`viny.analysis.contrasts`), paired by seed.
+take the two apart. Where four cells make a 2 x 2 of images and updates, all else equal (of several the widest), the
+effect of each is its mean over both levels of the other, and the interaction is how much more images bring with more
+updates. All are contrasts (`viny.analysis.contrasts`), paired by seed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ import pandas as pd
 
 from viny.analysis import names
 from viny.analysis.contrasts import Key, contrasts, measure
-from viny.analysis.formats import Table, count, number, plus_minus
+from viny.analysis.formats import Table, count, number
 from viny.analysis.frames import KEYS
 from viny.grid import BASE
 
@@ -39,7 +39,7 @@ def only_budgets(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def crossed(variants: pd.DataFrame, changes: Mapping[str, Any], confidence: float = 0.95) -> pd.DataFrame:
-    """Three rows (images, updates, interaction; in points of mIoU) for each 2 x 2 that is complete.
+    """Three rows for each complete 2 x 2: images, updates, interaction, in points of mIoU.
 
     Args:
         variants: variants.csv. changes: what each variant changes.
@@ -62,40 +62,45 @@ def crossed(variants: pd.DataFrame, changes: Mapping[str, Any], confidence: floa
 
 
 def crossed_table(found: pd.DataFrame, confidence: float) -> Table:
-    """The same for people."""
+    """The same for people, a row for each 2 x 2."""
     rows = []
-    for row in found.to_dict("records"):
-        axis = row["axis"]
+    for start in range(0, len(found), len(EFFECTS)):
+        square = found.iloc[start : start + len(EFFECTS)].to_dict("records")
+        row = square[0]
         ends = (row[f"{kind}_{end}"] for kind in ("images", "updates") for end in ("from", "to"))
         few, many, short, long = map(count, ends)
-        kind = "labels" if axis == "downstream" else "pre-training images"
-        what = f"{kind} {few} → {many}, updates {short} → {long}"
-        where = names.start(row["pretrain"]) if axis == "downstream" else f"{count(row['downstream'])} labels"
-        interval = f"{number(row['low'], signed=True)} to {number(row['high'], signed=True)}"
-        effect = plus_minus(row["effect"], row["se"], signed=True)
-        rows.append([what, f"{where}, {names.task(row['intermediate'])}", row["what"], effect, interval])
+        labels = row["axis"] == "downstream"
+        where = names.start(row["pretrain"]) if labels else f"{count(row['downstream'])} labels"
+        images = f"{few} → {many} {'labels' if labels else 'pre-training images'}"
+        shown = [f"{number(each['effect'], signed=True)} ({_interval(each)})" for each in square]
+        rows.append([images, f"{short} → {long}", where, names.task(row["intermediate"]), *shown])
     note = (
-        "Points of mIoU ± standard error with t intervals. More images at equal updates, more updates on equal images "
-        "(each the mean over both levels of the other), and how much more images bring with more updates than with "
-        "fewer."
+        f"Points of mIoU with {confidence:.0%} t intervals. More images at equal updates and more updates on equal "
+        "images, each the mean over both levels of the other; the interaction: how much more images bring with more "
+        "updates."
     )
-    columns = ["crossed", "cells", "effect of", "difference", f"{confidence:.0%} interval"]
-    return Table("", "Data or updates?", columns, rows, found, note, left=3, group=2)
+    columns = ["images", "updates", "cells", "task", "more images", "more updates", "interaction"]
+    return Table("", "Data or updates?", columns, rows, found, note, left=4)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"{number(row['low'], signed=True)} to {number(row['high'], signed=True)}"
 
 
 def _squares(used: pd.DataFrame, axis: str) -> Iterator[tuple[dict[str, Any], list[Key]]]:
-    """Each complete 2 x 2 on an axis: its place, and its cells as EFFECTS weighs them."""
+    """The widest complete 2 x 2 on an axis at each place of the others, and its cells in the order of EFFECTS."""
     steps, other = STEPS[axis], STEPS["pretrain" if axis == "downstream" else "downstream"]
     fixed = [*(key for key in KEYS if key != axis), other]
     runs = used[used[axis] > 0].dropna(subset=[steps]).drop_duplicates([*fixed, axis, steps])
     for place, group in runs.groupby(fixed, dropna=False, sort=False):
-        cells = {
-            (int(row[axis]), int(row[steps])): (row["pretrain"], row["made"], row["downstream"])
-            for row in group.to_dict("records")
-        }
+        at = zip(group[axis].astype(int), group[steps].astype(int), strict=True)
+        cells = dict(zip(at, group[["pretrain", "made", "downstream"]].itertuples(index=False, name=None), strict=True))
         images, updates = (sorted({level[i] for level in cells}) for i in (0, 1))
-        for (few, many), (short, long) in product(combinations(images, 2), combinations(updates, 2)):
-            four = [cells[level] for level in product((few, many), (short, long)) if level in cells]
-            if len(four) == 4:
-                levels = {"images_from": few, "images_to": many, "updates_from": short, "updates_to": long}
-                yield {"axis": axis, **dict(zip(fixed[:-1], place, strict=False)), **levels}, four
+        corners = [list(product(*ends)) for ends in product(combinations(images, 2), combinations(updates, 2))]
+        complete = [four for four in corners if set(four) <= cells.keys()]
+        if complete:
+            widest = max(complete, key=lambda four: four[3][0] / four[0][0] * four[3][1] / four[0][1])
+            levels = {"images_from": widest[0][0], "images_to": widest[3][0]}
+            levels |= {"updates_from": widest[0][1], "updates_to": widest[3][1]}
+            shown = {"axis": axis, **dict(zip(fixed[:-1], place, strict=False)), **levels}
+            yield shown, [cells[level] for level in widest]

@@ -43,6 +43,7 @@ COLUMNS = [
     "noise",
     "law_error",
 ]
+RESULT = ["measured", "error", "error_in_intervals"]
 
 
 @dataclass(frozen=True)
@@ -271,11 +272,10 @@ def every_forecast(cells: pd.DataFrame, sealed: pd.DataFrame, confidence: float 
 
     `made` is the time of the seal, or says which of the others it is.
     """
-    small = from_small_sizes(cells, confidence).assign(made=FROM_SMALL)
-    open_now = forecast(cells, confidence).assign(made=OPEN)
-    frames = [frame for frame in (sealed, small, open_now) if len(frame)]
-    found = pd.concat(frames, ignore_index=True) if frames else sealed
-    return against_results(found[["made", *COLUMNS]], cells)
+    small = against_results(from_small_sizes(cells, confidence).assign(made=FROM_SMALL), cells)
+    others = against_results(sealed, cells), against_results(forecast(cells, confidence).assign(made=OPEN), cells)
+    frames = [frame for frame in (others[0], small[small["measured"].notna()], others[1]) if len(frame)]
+    return pd.concat(frames, ignore_index=True)[["made", *COLUMNS, *RESULT]] if frames else others[0]
 
 
 def forecast_table(compared: pd.DataFrame, confidence: float) -> Table:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from viny.analysis import names
-from viny.analysis.formats import Table, number
+from viny.analysis.formats import Table, any_number, number
 from viny.analysis.summary import grid
 
 FEWEST = 4  # encoders
@@ -58,7 +58,7 @@ def loss_table(found: pd.DataFrame, confidence: float) -> Table:
         place = [names.task(row["intermediate"]), f"{row['downstream']:,}", row["among"], f"{row['encoders']}"]
         known = row["reason"] == ""
         interval = f" ({number(row['low'])} to {number(row['high'])})" if known and row["among"] == ALL else ""
-        rows.append([*place, number(row["correlation"]) + interval if known else row["reason"], number(row["p"], 3)])
+        rows.append([*place, number(row["correlation"]) + interval if known else row["reason"], any_number(row["p"])])
     note = (
         f"Rank correlation of a lower loss with a higher mIoU, {confidence:.0%} interval, one-sided permutation p. "
         "Within sizes: among encoders of equal size, which differ in their seed alone."

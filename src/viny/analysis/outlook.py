@@ -34,7 +34,7 @@ def forecasts(compared: pd.DataFrame) -> Figure:
         left.errorbar(rows["measured"], rows["predicted"], bars, **look, **style.ERRORS)
         right.plot(rows["factor"] * place[size], rows["error_in_intervals"], **look)
     style.size_axis(right, known["factor"].round(2))
-    right.margins(x=0.15)
+    right.set_xlim(known["factor"].min() / 1.3, known["factor"].max() * 1.3)
     right.set_ylim(*(sign * max(1.5, 1.1 * known["error_in_intervals"].abs().max()) for sign in (-1, 1)))
     left.set(xlabel=f"{MIOU}, result", ylabel=f"{MIOU}, forecast")
     right.set(xlabel="Size, times the largest known", ylabel="Error (half widths of the interval)")
@@ -88,17 +88,17 @@ def heldout_loss(points: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
     task = "none" if "none" in set(points["intermediate"]) else points["intermediate"].iloc[0]
     shown = points[points["intermediate"] == task]
     labels = ("Held-out pre-training loss", MIOU)
-    grid = style.panels(shown, "downstream", lambda n: f"{n:,} labels", labels, sharey=False)
-    looks = style.looks("pretrain", sorted(set(points["pretrain"])))
     said = correlations[(correlations["intermediate"] == task) & (correlations["among"] == ALL)].set_index("downstream")
+
+    def title(size: int) -> str:
+        row = said.loc[size]
+        return f"{size:,} labels" + ("" if row["reason"] else f", rank correlation {row['correlation']:.2f}")
+
+    grid = style.panels(shown, "downstream", title, labels, sharey=False)
+    looks = style.looks("pretrain", sorted(set(points["pretrain"])))
     for size, ax in grid.axes_dict.items():
         for pretrain, rows in shown[shown["downstream"] == size].groupby("pretrain"):
             ax.plot(rows["pretrain_loss"], rows["miou_percent"], **{**looks[pretrain], "linestyle": ""})
-        row = said.loc[size]
-        text = (
-            f"rank correlation {row['correlation']:.2f}, p = {row['p']:.2g}" if row["reason"] == "" else row["reason"]
-        )
-        ax.text(0.98, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=6, color=style.GREY)
     style.legend(grid.figure, style.handles(looks, linestyle=""), PRETRAINING)
     return grid.figure
 
