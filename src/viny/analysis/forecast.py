@@ -26,23 +26,13 @@ from viny.analysis.frames import KEYS
 LAWS = {"log": 2, "power": 3}  # number of parameters; without them no size is left out to check the law
 FORMULAS = {"log": "a + b ln n", "power": "a - b n^-c"}
 EXPONENTS = np.geomspace(0.02, 2, 60)
+MOST = 1e6  # kappa is at most
 LEVEL = 0.7  # of the upper limit of the law's error
 FROM_SMALL = "from smaller sizes"  # in the column `made`: a forecast of sizes that have results, made without them
 OPEN = "no result yet"
 AXES = ("downstream", "pretrain")
-COLUMNS = [
-    "axis",
-    *KEYS,
-    "law",
-    "known_to",
-    "factor",
-    "checked_factor",
-    "predicted",
-    "low",
-    "high",
-    "noise",
-    "law_error",
-]
+COLUMNS = ["axis", *KEYS, "law", "known_to", "factor", "checked_factor"]
+COLUMNS += ["predicted", "low", "high", "noise", "law_error"]
 RESULT = ["measured", "error", "error_in_intervals"]
 
 
@@ -184,13 +174,12 @@ def _kappa(checks: pd.DataFrame) -> float:
     share = 1 / checks.groupby("group")["error"].transform("size").to_numpy()
     error, noise, reach = (checks[name].to_numpy() for name in ("error", "noise", "reach"))
 
-    def excess(square: float) -> float:
-        return float(share @ (error**2 / (noise + square * reach**2 + 1e-12)) - least)
+    def excess(kappa: float) -> float:
+        return float(share @ (error**2 / (noise + (kappa * reach) ** 2 + 1e-12)) - least)
 
-    high = 1.0
-    while excess(high) > 0:
-        high *= 10
-    return float(np.sqrt(optimize.brentq(excess, 0, high))) if excess(0) > 0 else 0.0
+    if excess(0) <= 0:
+        return 0.0
+    return float(optimize.brentq(excess, 0, MOST)) if excess(MOST) < 0 else MOST
 
 
 def laws(measured: Measured) -> dict[str, Law]:
@@ -234,9 +223,8 @@ def without(cells: pd.DataFrame, axis: str, size: float) -> pd.DataFrame:
     """The same cells, those beyond `size` on an axis without result."""
     beyond = cells[axis] > size
     scores = [name for name in cells if name.endswith(("_percent", "_pm"))]
-    return cells.assign(
-        **{name: cells[name].mask(beyond) for name in scores}, status=cells["status"].mask(beyond, "missing")
-    )
+    hidden = {name: cells[name].mask(beyond) for name in scores}
+    return cells.assign(**hidden, status=cells["status"].mask(beyond, "missing"))
 
 
 def from_small_sizes(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
@@ -288,9 +276,7 @@ def forecast_table(compared: pd.DataFrame, confidence: float) -> Table:
         place = names.place(*(row[key] for key in KEYS))
         rows.append([row["made"], *place, FORMULAS[row["law"]], beyond, interval, number(row["measured"]), *errors])
     known = compared[compared["measured"].notna()]
-    note = (
-        f"{confidence:.0%} intervals, for the mean of as many runs as the known cells have. *: beyond what was checked."
-    )
+    note = f"{confidence:.0%} intervals, for the mean of as many runs as known cells have. *: beyond what was checked."
     if len(known):
         inside, error = (known["error_in_intervals"].abs() <= 1).sum(), np.sqrt((known["error"] ** 2).mean())
         note += f" {inside} of {len(known)} results lie inside; root mean square error {error:.2f} points."

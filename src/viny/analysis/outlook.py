@@ -67,7 +67,7 @@ def isoquants(needed: pd.DataFrame) -> Figure:
             trained = known[known["pretrain"] > 0]
             ax.plot(trained["at"], trained["labels"], color=color, linewidth=0.8, alpha=0.6)
             for row in rows.drop(known.index).itertuples():
-                end = row.labels * (1.35 if row.bound == ">" else 1 / 1.35)
+                end = row.labels * (1.6 if row.bound == ">" else 1 / 1.6)
                 ax.plot(row.at, row.labels, **{**look, "mfc": "white"})
                 arrow = {"arrowstyle": "->", "color": color, "linewidth": 0.8}
                 ax.annotate("", (row.at, end), (row.at, row.labels), arrowprops=arrow)
@@ -75,7 +75,7 @@ def isoquants(needed: pd.DataFrame) -> Figure:
         ax.set_xticks(list(at.values()), [names.size(size) for size in sizes])
         ax.axhline(needed["measured_to"].max(), color=style.GREY, linewidth=0.7, linestyle=":", gid="measured")
         style.size_axis(ax, _round_sizes(needed["labels"]), axis="y")
-        ax.set_ylim(needed["labels"].min() / 1.7, needed["labels"].max() * 1.7)
+        ax.set_ylim(needed["labels"].min() / 1.8, needed["labels"].max() * 1.8)
     style.legend(grid.figure, style.handles(looks, lambda goal: f"{goal:g}", linestyle=""), MIOU)
     return grid.figure
 
