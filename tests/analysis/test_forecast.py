@@ -113,7 +113,7 @@ def test_the_published_page_has_the_answers_and_says_what_has_none(tmp_path):
 
 def test_made_says_which_forecasts_were_made_when():
     cells = drop(study(growing, [0, 9], LABELS, noise=0.1), pretrain=9, downstream=4000)
-    found = every_forecast(cells, read_seals(None)).set_index(["made", "pretrain", "downstream"])
+    found = every_forecast(cells, read_seals(None, "simulated")).set_index(["made", "pretrain", "downstream"])
     assert np.isnan(found.loc[(OPEN, 9, 4000), "measured"])
     assert found.loc[(FROM_SMALL, 0, 4000), "measured"] == pytest.approx(growing(0, "", 4000), abs=0.3)
 
@@ -140,6 +140,7 @@ def test_a_seal_stands_beside_the_results_later(sealed):
     document = json.loads(path.read_text())
     assert len(document["cells"]) == 6
     assert len(document["fingerprint"]) == len(document["checksum"]) == 64
+    assert read_seals(made.folder, "another study").empty
     for path, text in kept.items():
         path.write_text(text)
     parts = Parts(from_study(made), made.folder)
@@ -158,7 +159,7 @@ def test_a_seal_is_not_written_over_and_a_changed_one_is_noticed(sealed, monkeyp
     document["forecasts"][0]["low"] -= 5
     path.write_text(json.dumps(document))
     with pytest.raises(VinyError, match="not as it was sealed"):
-        read_seals(made.folder)
+        read_seals(made.folder, "toy")
     path.write_text("not JSON")
     assert cli.main(["forecast", "toy.json"]) in (0, 1)  # in another file, or refused within the same second
     assert path.read_text() == "not JSON"

@@ -1,6 +1,6 @@
 """Data or updates? Main effects and interaction where variants cross the two: statistics/crossed.csv.
 
-With a fixed number of epochs more images also mean more updates. Variants that change nothing but `epochs` or `steps`
+With a fixed number of epochs more images also mean more updates. Variants that change nothing but how long is trained
 take the two apart. Where four cells make a 2 x 2 of images and updates, all else equal (of several the widest), the
 effect of each is its mean over both levels of the other, and the interaction is how much more images bring with more
 updates. All are contrasts (`viny.analysis.contrasts`), paired by seed.
@@ -19,7 +19,8 @@ from viny.analysis.frames import KEYS
 from viny.grid import BASE
 
 STEPS = {"downstream": "steps", "pretrain": "pretrain_steps"}  # column with the updates on the images of an axis
-BUDGETS = {"grid.exclude"} | {f"{stage}.{key}" for stage in ("pretrain", "finetune") for key in ("epochs", "steps")}
+STAGES = {"pretrain", "finetune", "grid"}  # sections and keys that a variant of the budget alone changes
+BUDGET = {"epochs", "steps", "milestones", "exclude"}
 EFFECTS = {
     "images": (-0.5, -0.5, 0.5, 0.5),
     "updates": (-0.5, 0.5, -0.5, 0.5),
@@ -30,12 +31,11 @@ PLACE = ["axis", *KEYS, "images_from", "images_to", "updates_from", "updates_to"
 
 def only_budgets(changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The variants that change nothing but how long is trained (and which cells there are)."""
-    found = []
-    for name, sections in changes.items():
-        keys = {f"{section}.{key}" for section, values in sections.items() for key in values}
-        if keys <= BUDGETS:
-            found.append(name)
-    return found
+    return [
+        name
+        for name, sections in changes.items()
+        if sections.keys() <= STAGES and all(settings.keys() <= BUDGET for settings in sections.values())
+    ]
 
 
 def crossed(variants: pd.DataFrame, changes: Mapping[str, Any], confidence: float = 0.95) -> pd.DataFrame:

@@ -57,7 +57,7 @@ class Parts:
         """What is to be expected of cells not run, what a goal takes, and what tells before."""
         source, cells, confidence = self.source, self.source.grid, self.source.confidence
         found = {
-            "forecast": forecast.every_forecast(cells, read_seals(source.folder), confidence),
+            "forecast": forecast.every_forecast(cells, read_seals(source.folder, source.name), confidence),
             "transfer": transfer_law(cells, confidence),
             "isoquants": buy.isoquants(cells, source.goal, confidence),
             "heldout_loss": heldout.loss_against_miou(cells, confidence),

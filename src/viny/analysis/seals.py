@@ -54,8 +54,8 @@ def seal(
     return path, checksum
 
 
-def read_seals(folder: Path | None) -> pd.DataFrame:
-    """The sealed forecasts of a study in the order of their time: COLUMNS, and `made`, the time of the seal.
+def read_seals(folder: Path | None, study: str) -> pd.DataFrame:
+    """The forecasts of `study` that are sealed in `folder`, oldest first: COLUMNS, and `made`, the time of the seal.
 
     Raises:
         VinyError: a file is not as it was written.
@@ -71,7 +71,8 @@ def read_seals(folder: Path | None) -> pd.DataFrame:
             raise VinyError(
                 f"{path} is not as it was sealed: its checksum differs; move it elsewhere to go on without it"
             )
-        rows += [{"made": document["time"], **row} for row in document["forecasts"]]
+        if document["study"] == study:
+            rows += [{"made": document["time"], **row} for row in document["forecasts"]]
     return pd.DataFrame(rows, columns=["made", *COLUMNS])
 
 
