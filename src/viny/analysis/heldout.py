@@ -15,7 +15,7 @@ from viny.analysis import names
 from viny.analysis.formats import Table, any_number, number
 from viny.analysis.summary import grid
 
-FEWEST = 4  # encoders
+FEWEST, FEWEST_INTERVAL = 4, 6  # encoders; with fewer than six the interval covers too little
 DRAWS = 9_999
 ALL, WITHIN = "all encoders", "within sizes"
 COLUMNS = ["intermediate", "downstream", "among", "encoders", "correlation", "low", "high", "p", "reason"]
@@ -37,7 +37,7 @@ def points(cells: pd.DataFrame) -> pd.DataFrame:
 def loss_against_miou(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """A row per task, number of labels and kind (`all encoders`, `within sizes`), in COLUMNS; no row without any loss.
 
-    `correlation` is of the ranks of -loss and mIoU, with a one-sided permutation p and, among all encoders, an
+    `correlation` is of the ranks of -loss and mIoU, with a one-sided permutation p and, among six encoders or more, an
     interval (Fisher's z with the error of Bonett and Wright 2000). Below four encoders a reason instead.
     """
     found = points(cells)
@@ -57,7 +57,7 @@ def loss_table(found: pd.DataFrame, confidence: float) -> Table:
     for row in found.to_dict("records"):
         place = [names.task(row["intermediate"]), f"{row['downstream']:,}", row["among"], f"{row['encoders']}"]
         known = row["reason"] == ""
-        interval = f" ({number(row['low'])} to {number(row['high'])})" if known and row["among"] == ALL else ""
+        interval = "" if np.isnan(row["low"]) else f" ({number(row['low'])} to {number(row['high'])})"
         rows.append([*place, number(row["correlation"]) + interval if known else row["reason"], any_number(row["p"])])
     note = (
         f"Rank correlation of a lower loss with a higher mIoU, {confidence:.0%} interval, one-sided permutation p. "
@@ -84,7 +84,7 @@ def _correlation(here: pd.DataFrame, among: str, confidence: float) -> dict[str,
         return {**row, "reason": "all have the same loss or the same score"}
     r = float(x @ y / scale)
     row |= {"correlation": r, "p": _p(x, y, blocks)}
-    if among == ALL:
+    if among == ALL and len(here) >= FEWEST_INTERVAL:
         error = np.sqrt((1 + r**2 / 2) / (len(here) - 3))
         z, half = np.arctanh(np.clip(r, -0.999999, 0.999999)), stats.norm.ppf((1 + confidence) / 2) * error
         row |= {"low": float(np.tanh(z - half)), "high": float(np.tanh(z + half))}
