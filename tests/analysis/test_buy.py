@@ -91,6 +91,8 @@ def test_isoquants_have_a_row_per_level_and_encoder(cells):
     style.apply()
     [ax] = draw(found).axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1k", "4k"]
+    [ax] = draw(found[found["pretrain"] < 4000]).axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1k"]
 
 
 def test_ask(tmp_path, capsys):

@@ -47,8 +47,11 @@ def crossed(variants: pd.DataFrame, changes: Mapping[str, Any], confidence: floa
     Returns:
         columns PLACE (the axis's own coordinate is missing), `what`, and those of `contrasts`.
     """
-    used = variants[variants["variant"].isin([BASE, *only_budgets(changes)]) & variants["miou_percent"].notna()]
-    if used.empty or not {*STEPS.values()} <= {*used}:
+    if len(variants) and {*STEPS.values()} <= {*variants}:
+        used = variants[variants["variant"].isin([BASE, *only_budgets(changes)]) & variants["miou_percent"].notna()]
+    else:
+        used = variants[:0]
+    if used.empty:
         return pd.DataFrame(columns=[*PLACE, "what"])
     used = used.assign(made=used["variant"] + ":" + used["intermediate"])
     measured = measure(used.assign(intermediate=used["made"]))

@@ -52,7 +52,8 @@ def isoquants(needed: pd.DataFrame) -> Figure:
     """
     sizes = sorted(set(needed["pretrain"]))
     used = [size for size in sizes if size > 0]
-    at = {size: size or used[0] * used[0] / used[1] for size in sizes}  # none stands a step left of the smallest size
+    step = used[1] / used[0] if len(used) > 1 else 4
+    at = {size: size or used[0] / step for size in sizes}  # no pre-training stands a step left of the smallest size
     looks = style.looks("downstream", sorted(set(needed["goal"])))
     grid = style.panels(needed, "intermediate", names.panel, (PRETRAINING, f"{LABELED} needed"))
     for task, ax in grid.axes_dict.items():

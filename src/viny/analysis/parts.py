@@ -48,20 +48,19 @@ class Parts:
             found["beside_paper"] = beside_paper(cells)
         if len(self.source.variants):
             found["variants"] = variants.compare(on_grid(self.source.variants), confidence)
-            found["crossed"] = crossed(
-                on_grid(self.source.variants), self.source.settings.get("variants", {}), confidence
-            )
         return found | {name: frame for name, frame in self._outlook().items() if len(frame)}
 
     def _outlook(self) -> dict[str, pd.DataFrame]:
-        """What is to be expected of cells not run, what a goal takes, and what tells before."""
+        """What is to be expected of cells not run, what a goal takes, what tells before; no rows where nothing does."""
         source, cells, confidence = self.source, self.source.grid, self.source.confidence
         found = {
             "forecast": forecast.every_forecast(cells, read_seals(source.folder, source.name), confidence),
-            "transfer": transfer_law(cells, confidence),
             "isoquants": buy.isoquants(cells, source.goal, confidence),
             "heldout_loss": heldout.loss_against_miou(cells, confidence),
+            "crossed": crossed(on_grid(source.variants), source.settings.get("variants", {}), confidence),
         }
+        if (cells["pretrain"] > 0).any():
+            found["transfer"] = transfer_law(cells, confidence)
         if source.goal is not None:
             found["goal"] = buy.cost_of(cells, source.goal, source.prices, confidence)
         if source.budget is not None:
@@ -99,8 +98,9 @@ class Parts:
             "crossed": lambda frame: crossed_table(frame, confidence),
         }
         refused = _refusals(source, statistics)
-        there = {name: statistics[name] for name in made if name in statistics and name not in refused}
-        found = {name: made[name](frame) for name, frame in there.items() if len(frame)}
+        found = {
+            name: make(statistics[name]) for name, make in made.items() if name in statistics.keys() - refused.keys()
+        }
         if refused:
             rows = [[page.QUESTIONS[name], reason] for name, reason in refused.items()]
             found["unanswered"] = Table("", "What these data cannot answer.", ["question", "why"], rows, left=2)
@@ -176,7 +176,7 @@ def _refusals(source: Tables, statistics: dict[str, pd.DataFrame]) -> dict[str, 
     found = {}
     if "isoquants" not in statistics:
         found["goal" if source.goal or source.budget else "forecast"] = buy.NO_LAW
-    if (source.grid["pretrain"] > 0).any():
+    if "transfer" in statistics:
         found["transfer"] = statistics["transfer"]["reason"].iloc[0]
         losses = statistics.get("heldout_loss")
         if losses is None:
