@@ -23,6 +23,10 @@ GROUPS = {
         "run": ("viny.preload:main", "run one job of a study, of any stage, or decode one of its stores"),
         "analyze": ("viny.analysis.analyze:main", "tables, figures, statistics and verdicts from results"),
     },
+    "Look ahead": {
+        "forecast": ("viny.commands.forecast:main", "seal what cells will score before they are run"),
+        "ask": ("viny.commands.ask:main", "labels that a goal takes, what is cheapest, what a budget buys"),
+    },
     "Encoders": {
         "import": ("viny.commands.released:main", "convert a released encoder to viny's format"),
     },

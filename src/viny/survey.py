@@ -65,7 +65,8 @@ def survey(study: Study) -> Survey:
 def analysis_key(study: Study) -> str:
     """Fingerprint of what the analysis depends on beside the results: its code and what the study file says of it."""
     code = {str(path.relative_to(SOURCE)): path.read_text(encoding="utf-8") for path in _analysis_files()}
-    config = study.config.model_dump(mode="json", include={"study", "grid", "geometry", "analysis", "variants"})
+    about = {"study", "grid", "geometry", "analysis", "claims", "variants", "goal", "budget", "prices"}
+    config = study.config.model_dump(mode="json", include=about)
     return fingerprint([code, config, list(study.jobs)])
 
 

@@ -246,3 +246,10 @@ def test_a_plan_needs_no_torch():
     code += "print([m for m in ('torch', 'pandas', 'matplotlib', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_seeds_that_find_a_difference(study, configfile, capsys):
+    assert cli.main(["plan", "--configfile", configfile, "--detect", "0.5"]) == 0
+    assert capsys.readouterr().out.startswith("14 seeds in each of two cells find a difference of 0.5 points")
+    with pytest.raises(SystemExit):
+        cli.main(["plan", "--configfile", configfile, "--detect", "-1"])

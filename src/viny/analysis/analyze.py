@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from viny.analysis.frames import Tables
 
 PARTS = ("statistics", "claims", "tables", "figures", "page", "cells")  # in the order of writing
-PROCEDURAL = "procedural images, not a result about real ones"
 
 
 def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: str = "") -> None:
@@ -56,15 +55,13 @@ def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    from viny.commands.study import DEFAULT, add_study_flags, study_of
+    from viny.commands.study import add_tables_flags, tables_of
 
     parser = argparse.ArgumentParser(
         prog="viny analyze",
         description="Tables, figures, statistics, verdicts and a page from what is there of a study's results.",
     )
-    parser.add_argument("cells", type=Path, nargs="?", metavar="CELLS.csv", help="analyze this table, not a study")
-    add_study_flags(parser)
-    parser.add_argument("--published", action="store_true", help="analyze the paper's own numbers")
+    add_tables_flags(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the study's folder)")
     parser.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}, separated by commas")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, too")
@@ -72,19 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.log:
         setup(args.log)
     only = set(args.only.split(",")) if args.only else None
-    if bool(args.cells) + args.published + bool(args.configfile != [DEFAULT] or args.config) > 1:
-        raise VinyError("give only one of CELLS.csv, --published, and a study (--configfile, --config)")
-    if (args.cells or args.published) and not args.output:
+    tables, note = tables_of(args)
+    output = args.output or (tables.folder if tables.settings.get("key") else None)
+    if not output:
         raise VinyError("name the folder to write to with --output FOLDER")
-
-    from viny.analysis import frames, published
-
-    if args.cells:
-        analyze(frames.from_csv(args.cells), args.output, only)
-    elif args.published:
-        analyze(published.tables(), args.output, only, published.NOTE)
-    else:
-        study = study_of(args)
-        note = PROCEDURAL if study.config.data.procedural else ""
-        analyze(frames.from_study(study), args.output or study.folder, only, note)
+    analyze(tables, output, only, note)
     return 0

@@ -27,7 +27,7 @@ from pydantic_core import to_json
 
 from viny.analysis.mixtures import COMPUTE, Results, refuse_mixtures, refuse_other_encoders
 from viny.config import vary
-from viny.config.sections import BASE, SETS
+from viny.config.sections import BASE, SETS, Goal, Prices
 from viny.datasets.leaks import described, leaks
 from viny.errors import VinyError
 from viny.files import write_text
@@ -43,6 +43,7 @@ SCORES = ["status", "accuracy_percent", "miou_percent", "miou_per_image_percent"
 BUDGET = ["steps", "samples_seen"]
 COST = ["train_seconds", "startup_seconds", "images_per_second"]
 STAGE_COSTS = ["pretrain_samples", "pretrain_seconds", "intermediate_samples", "intermediate_seconds"]
+PRETRAINED = ["pretrain_steps", "pretrain_loss"]  # updates and held-out loss of the encoder, NaN if it has none
 GEOMETRY = ["within_image_variance", "across_image_variance"]
 PROBES = ["probe_accuracy_percent", "probe_accuracy_training_percent"]
 PUBLISHED = "published"  # name of the study that holds the paper's own numbers
@@ -58,9 +59,10 @@ class Tables:
     Attributes:
         cells: cells.csv, or a published study: one row per cell with `runs`, `miou_pm` and `accuracy_pm`.
         settings: settings.json: `study`, `miou` (which one `miou_percent` is), `confidence`, `share_encoder` (all seeds
-            start from one encoder a size), `stages` (by kind of job its task, data set, settings and versions), and
-            `key`, which says what the files were made from.
+            start from one encoder a size), `stages` (by kind of job its task, data set, settings and versions), `goal`,
+            `budget`, `prices`, `variants` (what each changes), and `key`, which says what the files were made from.
         jobs: finished jobs, whose pictures can be drawn.
+        folder: where the study's files are, sealed forecasts among them; None for the published study.
     """
 
     cells: pd.DataFrame
@@ -71,6 +73,7 @@ class Tables:
     similarity: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "distance", "similarity"))
     variants: pd.DataFrame = field(default_factory=lambda: _no("variant", *PLACE))
     jobs: tuple[Job, ...] = ()
+    folder: Path | None = None
 
     @property
     def name(self) -> str:
@@ -106,6 +109,21 @@ class Tables:
     def on_paper_data(self) -> bool:
         """Whether every data set is one of the paper's."""
         return self.name == PUBLISHED or (len(self.images) > 0 and set(self.images.values()) <= SETS.keys())
+
+    @property
+    def goal(self) -> float | None:
+        """mIoU to reach, in percent."""
+        return (self.settings.get("goal") or {}).get("miou")
+
+    @property
+    def budget(self) -> float | None:
+        """What may be spent."""
+        return self.settings.get("budget")
+
+    @property
+    def prices(self) -> Prices:
+        """What data and time cost."""
+        return Prices.model_validate(self.settings.get("prices") or {})
 
     def task(self, intermediate: str) -> str:
         """Task that an intermediate stage runs, such as `classification`; a table without settings names it so."""
@@ -159,11 +177,12 @@ def from_study(study: Study) -> Tables:
         "share_encoder": study.config.grid.share_encoder,
         "claims": {name: claim.model_dump(mode="json") for name, claim in study.config.claims.items()},
         "leaks": described(leaks(study)),
+        **study.config.model_dump(mode="json", include={"goal", "budget", "prices", "variants"}),
         "stages": _stages(own),
     }
     variants = pd.concat(frames if len(frames) > 1 else [frames[0][:0]], ignore_index=True)
     finished = tuple(job for job, result in own.items() if result)
-    return Tables(cells, settings, geometry, _costs(own), _histories(own), similarity, variants, finished)
+    return Tables(cells, settings, geometry, _costs(own), _histories(own), similarity, variants, finished, study.folder)
 
 
 def from_csv(path: Path) -> Tables:
@@ -181,10 +200,12 @@ def from_csv(path: Path) -> Tables:
     file = path.with_name("settings.json")
     try:
         settings |= json.loads(file.read_bytes()) if file.exists() else {}
+        for name, section in (("goal", Goal), ("prices", Prices)):
+            settings[name] = section.model_validate(settings.get(name, {})).model_dump()
     except (ValueError, TypeError) as error:
         raise VinyError(f"{file} does not hold a study's settings ({error}); write it again or remove it") from None
     settings = {**settings, "study": str(cells["study"].iloc[0]), "key": None}
-    return Tables(cells.astype({"pretrain": int, "downstream": int}), settings, **beside)
+    return Tables(cells.astype({"pretrain": int, "downstream": int}), settings, folder=path.parent, **beside)
 
 
 def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -228,7 +249,8 @@ def _cells(study: str, results: Results, headline: str) -> pd.DataFrame:
             scores = _scores(job, result, headline) if result else {"status": "missing"}
             rows.append({"study": study, **_place(job), **scores, **_encoder(job, results)})
     classes = dict.fromkeys(key for row in rows for key in row if key.startswith("iou_"))
-    columns = ["study", *PLACE, *SCORES, *classes, "loss", *BUDGET, *COST, *STAGE_COSTS, *COMPUTE, "code", "settings"]
+    columns = ["study", *PLACE, *SCORES, *classes, "loss", *BUDGET, *COST, *STAGE_COSTS]
+    columns += [*PRETRAINED, *COMPUTE, "code", "settings"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -262,8 +284,8 @@ def _place(job: Job) -> dict[str, Any]:
 
 
 def _encoder(job: Job, results: Results) -> dict[str, float]:
-    """Images seen and seconds spent on the encoder that a cell starts from; not a number where that is unknown."""
-    costs: dict[str, float] = dict.fromkeys(STAGE_COSTS, 0)
+    """What the encoder that a cell starts from was given and cost, and its loss; not a number where it is unknown."""
+    costs = dict.fromkeys(STAGE_COSTS, 0.0) | dict.fromkeys(PRETRAINED, math.nan)
     if isinstance(job.coordinates["pretrain"], str):
         costs |= {"pretrain_samples": math.nan, "pretrain_seconds": math.nan}
     encoder = job.upstream
@@ -271,6 +293,8 @@ def _encoder(job: Job, results: Results) -> dict[str, float]:
         result = results[encoder]
         costs[f"{encoder.stage}_samples"] = result.budget.samples_seen if result else math.nan
         costs[f"{encoder.stage}_seconds"] = result.cost.train_seconds if result else math.nan
+        if encoder.stage == "pretrain" and result:
+            costs |= {"pretrain_steps": result.budget.steps, "pretrain_loss": result.metrics.loss}
         encoder = encoder.upstream
     return costs
 

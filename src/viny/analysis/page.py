@@ -21,6 +21,13 @@ HEADINGS = {
     "downstream": "labels",
 }
 MIOU = {"dataset": "one confusion matrix of all test pixels", "per_image": "the mean over test images"}
+# What a study may be unable to answer.
+QUESTIONS = {
+    "forecast": "What will cells score that were not run?",
+    "goal": "What does the goal take, or the budget buy?",
+    "transfer": "How does the worth of pre-training in labels grow with both kinds of data?",
+    "heldout_loss": "Does the held-out loss of pre-training predict mIoU?",
+}
 # The figures of the page in their order, with their captions.
 FIGURES = {
     "miou": "mIoU by pre-training and fine-tuning size, mean ± standard error over runs. A cross: no result yet.",
@@ -28,6 +35,12 @@ FIGURES = {
     "change_by_intermediate": "What an intermediate task changes, cell by cell, with standard errors.",
     "effective_data": "What pre-training is worth in labeled images: above the dotted line it replaces labels. Open "
     "markers with an arrow: beyond all scores without pre-training, so only a bound is known.",
+    "isoquants": "Labels that reach the same mIoU after different amounts of pre-training, with intervals that hold "
+    "the error of the law. Above the dotted line no labels were measured. Open markers with an arrow: beyond what "
+    "forecasts were checked for, or below the fewest labels.",
+    "forecast": "Forecasts against results; in the grey band the interval covers the result. Filled: sealed before the "
+    "runs. Open: made from the smaller sizes alone, after the runs.",
+    "heldout_loss": "Does the loss on held-out images, known before any label, say what segmentation will score?",
     "gain_per_doubling": "Points of mIoU bought by each doubling of labels and of pre-training images.",
     "scaling_fits": "Solid lines: saturating power laws a - b n^-c that the data determine. Dashed: they do not, and "
     "growth by the same amount per doubling describes them as well. No line: neither does. Bands: bootstrap intervals.",

@@ -9,15 +9,18 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from viny.analysis import figures, page, pictures, scaling, style, tables, variants
+from viny.analysis import buy, figures, forecast, heldout, outlook, page, pictures, scaling, style, tables, variants
 from viny.analysis.claims import judge
+from viny.analysis.crossed import crossed, crossed_table
 from viny.analysis.effective_data import effective_data
 from viny.analysis.effects import effects
 from viny.analysis.formats import Table
 from viny.analysis.frames import PUBLISHED, Tables, on_grid, write_csv, write_json
 from viny.analysis.published import Reading, beside_paper, published_cells
 from viny.analysis.readings import holding, readings, readings_table
+from viny.analysis.seals import read_seals
 from viny.analysis.summary import with_encoders
+from viny.analysis.transfer import transfer_law, transfer_table
 from viny.analysis.verdicts import NOT_TESTED
 from viny.files import write_text
 
@@ -47,6 +50,23 @@ class Parts:
             found["beside_paper"] = beside_paper(cells)
         if len(self.source.variants):
             found["variants"] = variants.compare(on_grid(self.source.variants), confidence)
+        return found | {name: frame for name, frame in self._outlook().items() if len(frame)}
+
+    def _outlook(self) -> dict[str, pd.DataFrame]:
+        """What is to be expected of cells not run, what a goal takes, what tells before; no rows where nothing does."""
+        source, cells, confidence = self.source, self.source.grid, self.source.confidence
+        found = {
+            "forecast": forecast.every_forecast(cells, read_seals(source.folder, source.name), confidence),
+            "isoquants": buy.isoquants(cells, source.goal, confidence),
+            "heldout_loss": heldout.loss_against_miou(cells, confidence),
+            "crossed": crossed(on_grid(source.variants), source.settings.get("variants", {}), confidence),
+        }
+        if (cells["pretrain"] > 0).any():
+            found["transfer"] = transfer_law(cells, confidence)
+        if source.goal is not None:
+            found["goal"] = buy.cost_of(cells, source.goal, source.prices, confidence)
+        if source.budget is not None:
+            found["budget"] = buy.bought_for(cells, source.budget, source.prices, confidence)
         return found
 
     @cached_property
@@ -79,8 +99,29 @@ class Parts:
         if "variants" in self.statistics:
             cells, compared = on_grid(self.source.variants), self.statistics["variants"]
             found["variants"] = variants.variants_table(cells, compared, self.source.confidence)
+        found |= self._outlook_tables()
         if "beside_paper" in self.statistics:
             found["beside_paper"] = tables.beside_table(self.statistics["beside_paper"])
+        return found
+
+    def _outlook_tables(self) -> dict[str, Table]:
+        """Those with something to say, and a last one of what the data cannot answer."""
+        source, statistics, confidence = self.source, self.statistics, self.source.confidence
+        made = {
+            "goal": lambda frame: buy.goal_table(frame, source.prices, confidence),
+            "budget": lambda frame: buy.budget_table(frame, confidence),
+            "forecast": lambda frame: forecast.forecast_table(frame, confidence),
+            "transfer": lambda frame: transfer_table(frame, confidence),
+            "heldout_loss": lambda frame: heldout.loss_table(frame, confidence),
+            "crossed": lambda frame: crossed_table(frame, confidence),
+        }
+        refused = _refusals(source, statistics)
+        found = {
+            name: make(statistics[name]) for name, make in made.items() if name in statistics.keys() - refused.keys()
+        }
+        if refused:
+            rows = [[page.QUESTIONS[name], reason] for name, reason in refused.items()]
+            found["unanswered"] = Table("", "What these data cannot answer.", ["question", "why"], rows, left=2)
         return found
 
     @cached_property
@@ -97,6 +138,12 @@ class Parts:
             "effective_data": partial(figures.effective_data, found["effective_data"]),
             "gain_against_compute": partial(figures.gain_against_compute, source.grid),
         }
+        if "forecast" in found and found["forecast"]["measured"].notna().any():
+            drawn["forecast"] = partial(outlook.forecasts, found["forecast"])
+        if "isoquants" in found and (found["isoquants"]["pretrain"] > 0).any():
+            drawn["isoquants"] = partial(outlook.isoquants, found["isoquants"])
+        if "heldout_loss" in found and (found["heldout_loss"]["reason"] == "").any():
+            drawn["heldout_loss"] = partial(outlook.heldout_loss, heldout.points(source.grid), found["heldout_loss"])
         if "beside_paper" in found:
             drawn["beside_paper"] = partial(figures.beside_paper, found["beside_paper"])
         if "variants" in found:
@@ -141,3 +188,18 @@ class Parts:
         """Write overview.html with the figures that are there."""
         text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note)
         write_text(self.output / "overview.html", text)
+
+
+def _refusals(source: Tables, statistics: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """Why some questions have no answer, of those that the study is about."""
+    found = {}
+    if "isoquants" not in statistics:
+        found["goal" if source.goal or source.budget else "forecast"] = buy.NO_LAW
+    if "transfer" in statistics:
+        found["transfer"] = statistics["transfer"]["reason"].iloc[0]
+        losses = statistics.get("heldout_loss")
+        if losses is None:
+            found["heldout_loss"] = "no loss of an encoder on held-out images is recorded"
+        elif (losses["reason"] != "").all():
+            found["heldout_loss"] = losses["reason"].iloc[0]
+    return {name: reason for name, reason in found.items() if reason}

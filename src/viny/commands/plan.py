@@ -69,9 +69,16 @@ def main(argv: Sequence[str]) -> int:
     add_study_flags(parser)
     parser.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
+    parser.add_argument("--detect", type=above_zero, metavar="POINTS", help="only say how many seeds find a difference")
     args = parser.parse_args(argv)
     setup()
     study = study_of(args)
+    if args.detect:
+        from viny.analysis import frames, power
+
+        tables = frames.from_study(study)
+        print(power.advice(tables.grid, args.detect, len(study.config.grid.seeds), tables.confidence))
+        return 0
     plan = make_plan(study, args.jobs)
     if args.json:
         print(json.dumps(asdict(plan)))

@@ -1,9 +1,10 @@
-"""A study as every command takes it: like Snakemake, by --configfile, --config and --directory."""
+"""What commands are about: a study, named as Snakemake names it, or a table of cells."""
 
 import argparse
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -11,7 +12,11 @@ from viny.config import load, yamlfile
 from viny.errors import VinyError
 from viny.grid import Study
 
+if TYPE_CHECKING:
+    from viny.analysis.frames import Tables
+
 DEFAULT = Path("config.yaml")
+PROCEDURAL = "procedural images, not a result about real ones"
 
 
 def add_study_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +41,37 @@ def add_study_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tables_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that also take results without their study; read them with `tables_of`."""
+    parser.add_argument(
+        "cells", type=Path, nargs="?", metavar="CELLS.csv", help="a table of cells, or a study file as --configfile"
+    )
+    add_study_flags(parser)
+    parser.add_argument("--published", action="store_true", help="the paper's own numbers")
+
+
+def tables_of(args: argparse.Namespace) -> tuple["Tables", str]:
+    """The tables that a command line names, and a note on their data for figures.
+
+    Raises:
+        VinyError: more than one source is named, or the one is not valid.
+    """
+    named = [bool(args.cells), args.published, bool(args.configfile != [DEFAULT] or args.config)]
+    if sum(named) > 1:
+        raise VinyError("give only one of CELLS.csv, --published, and a study (--configfile, --config)")
+
+    from viny.analysis import frames, published
+
+    if args.published:
+        return published.tables(), published.NOTE
+    if args.cells and args.cells.suffix == ".csv":
+        return frames.from_csv(args.cells), ""
+    if args.cells:
+        args.configfile = [args.cells]
+    study = study_of(args)
+    return frames.from_study(study), PROCEDURAL if study.config.data.procedural else ""
+
+
 def study_of(args: argparse.Namespace) -> Study:
     """The study that a command line names; from here on `--directory` is the working directory.
 
@@ -56,6 +92,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def above_zero(text: str) -> float:
+    """A number of a command line above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def _override(text: str) -> dict[str, Any]:

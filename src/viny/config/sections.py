@@ -361,6 +361,20 @@ class Analysis(Section):
     confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of intervals.")
 
 
+class Goal(Section):
+    """What to reach: the analysis says what it takes. Never a reason to train again, as `budget` and `prices`."""
+
+    miou: float | None = Field(None, gt=0, lt=100, description="mIoU in percent; null for none.")
+
+
+class Prices(Section):
+    """What data and time cost, in any currency."""
+
+    label: float = Field(0.0, ge=0, description="Price of labeling one image.")
+    image: float = Field(0.0, ge=0, description="Price of one unlabeled image.")
+    device_hour: float = Field(0.0, ge=0, description="Price of an hour of training.")
+
+
 class Config(Section):
     """A whole study file, valid and with defaults filled in."""
 
@@ -390,6 +404,11 @@ class Config(Section):
         "everything", description="What the seed of a run decides; everything, or the split alone (released code)."
     )
     analysis: Analysis = Analysis()
+    goal: Goal = Goal()
+    budget: float | None = Field(
+        None, gt=0, description="What may be spent, in the currency of `prices`; the analysis says what it buys."
+    )
+    prices: Prices = Prices()
     claims: dict[Name, Claim] = Field(
         {},
         description="Hypotheses of your own, each under a name, judged beside the paper's claims; to be stated before "

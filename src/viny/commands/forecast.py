@@ -1,0 +1,62 @@
+"""`viny forecast`: seal what cells without a result will score, before they are run."""
+
+import argparse
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from viny.commands import terminal
+from viny.commands.study import add_tables_flags, positive, tables_of
+from viny.errors import VinyError, command
+from viny.logs import log, setup
+
+
+@command
+def main(argv: Sequence[str]) -> int:
+    """Print forecasts and seal them in a file; 1 if the data allow none."""
+    text = (
+        "What the cells without a result will score, with intervals, from those that have one. It is sealed "
+        "in a file, with time and fingerprint of the cells behind it; the analysis later sets it beside the results."
+    )
+    parser = argparse.ArgumentParser(prog="viny forecast", description=text)
+    add_tables_flags(parser)
+    parser.add_argument("--labels", type=positive, nargs="+", default=[], metavar="N", help="forecast these sizes, too")
+    parser.add_argument("--pretrain", type=positive, nargs="+", default=[], metavar="N", help="and these")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where to seal (default: beside the results; --published: nowhere)",
+    )
+    args = parser.parse_args(argv)
+    setup()
+    tables, _ = tables_of(args)
+
+    from viny.analysis import forecast, names
+    from viny.analysis.contrasts import measure
+    from viny.analysis.seals import seal
+    from viny.analysis.summary import grid
+
+    cells, confidence = tables.grid, tables.confidence
+    sizes, tasks, labels = grid(cells)
+    more = [*product(sizes, tasks, args.labels), *product(args.pretrain, tasks, [*labels, *args.labels])]
+    found, laws = forecast.forecast(cells, confidence, more), forecast.laws(measure(cells))
+    if not laws:
+        raise VinyError(
+            "no forecast: it takes three sizes on one axis, in cells with two runs each, to choose a law and check it"
+        )
+    if found.empty:
+        raise VinyError("every declared cell has a result; name further sizes with --labels or --pretrain")
+    out = terminal.console()
+    table = terminal.table("start", "task", "labels", "forecast", f"{confidence:.0%} interval", "x known", "law")
+    for row in found.itertuples():
+        beyond = " (not checked so far)" if row.factor > row.checked_factor else ""
+        interval = f"{row.low:.2f} to {row.high:.2f}"
+        where = names.start(row.pretrain), names.task(row.intermediate), f"{row.downstream:,}"
+        table.add_row(*where, f"{row.predicted:.2f}", interval, f"{row.factor:.2g}{beyond}", forecast.FORMULAS[row.law])
+    out.print(table)
+    folder = args.output or tables.folder
+    if folder:
+        path, checksum = seal(folder, tables.name, cells, laws, found, confidence)
+        log.info("sealed in %s, checksum %s", path, checksum)
+    return 0
