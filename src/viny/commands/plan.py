@@ -11,7 +11,7 @@ from rich.text import Text
 
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
-from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.study import above_zero, add_study_flags, positive, study_of
 from viny.commands.terminal import plural, span
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
