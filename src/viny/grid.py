@@ -296,7 +296,9 @@ def exclusion(entry: Mapping[str, Any]) -> list[tuple[int, frozenset]]:
 
 
 class Stores:
-    """The stores of a study and its variants: of each data set, pixels and test images one, as large as any job needs.
+    """The stores of a study and its variants, each as large as any job needs.
+
+    There is one for each data set, number of pixels, number of test images and seed of the split.
 
     Args:
         configs: of the study and its variants.
@@ -307,9 +309,11 @@ class Stores:
         self._tested: dict[tuple, dict[tuple, None]] = {}
         finals = set()
         for config in configs:
-            final = (config.finetune.images, config.model.image_size, held_back(config, "finetune"))
+            seed = config.data.split_seed
+            final = (config.finetune.images, config.model.image_size, held_back(config, "finetune"), seed)
             finals.add(final)
-            for place, images in _demands(config):
+            for part, images in _demands(config):
+                place = (*part, seed)
                 self._tested.setdefault(place, {})[final] = None
                 known = self._sizes.get(place, 0)
                 self._sizes[place] = None if known is None or images is None else max(known, images)
@@ -319,13 +323,13 @@ class Stores:
 
     def get(self, config: Config, name: str, pixels: int, tests: int | None) -> StoreSpec:
         """The store of the data set `name` at `pixels` whose first `tests` images are test images."""
-        place = (name, pixels, tests)
+        place = (name, pixels, tests, config.data.split_seed)
         if place not in self._made:
             data, procedural = config.data, config.data.procedural
             source = Path(data.root, data.sets[name].images).expanduser()
             if procedural:
                 source = PROCEDURAL / recipe(procedural, name) / PROCEDURAL_LAYOUT[name]
-            tested = [self.get(config, *other) for other in self._tested[place]]
+            tested = [self.get(config, *other) for *other, _ in self._tested[place]]  # of the same split
             own = any(each.layout == "auto" for each in (data.sets[name], *(other.spec for other in tested)))
             self._made[place] = StoreSpec(
                 name=name,

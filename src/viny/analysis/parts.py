@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from viny.analysis import figures, page, pictures, scaling, style, tables, variants
+from viny.analysis import chance, figures, image_errors, page, pictures, scaling, style, tables, variants
 from viny.analysis.claims import judge
 from viny.analysis.effective_data import effective_data
 from viny.analysis.effects import effects
@@ -33,9 +33,11 @@ class Parts:
         """The files of statistics/ by name; a comparison with the paper where the data sets are the paper's."""
         cells, confidence = self.source.grid, self.source.confidence
         fits = scaling.fit_curves(cells, confidence)
+        draws = image_errors.resample(self.source.jobs, self.source.settings.get("miou", "dataset"))
+        summary = chance.with_chance(with_encoders(self.source.cells), self.source.cells)
         found = {
-            "summary": with_encoders(self.source.cells),
-            "effects": effects(cells, confidence),
+            "summary": image_errors.of_cells(summary, draws, confidence),
+            "effects": image_errors.of_effects(effects(cells, confidence), draws, confidence),
             "scaling": fits,
             "scaling_curves": scaling.curve_points(cells, fits, confidence),
             "doubling": scaling.gain_per_doubling(cells, confidence),
@@ -53,9 +55,15 @@ class Parts:
         return judge(self.source)
 
     @cached_property
+    def remark(self) -> str:
+        """What the errors over runs leave out, in words; empty if it is not known."""
+        return image_errors.sentence(self.statistics["summary"], self.statistics["effects"])
+
+    @cached_property
     def tables(self) -> dict[str, Table]:
         """The files of tables/ by name."""
-        found = tables.score_tables(self.source.cells)
+        remarks = [self.remark, chance.of_segmentation(self.statistics["summary"])]
+        found = tables.score_tables(self.source.cells, [*remarks, chance.other_masks(self.source)])
         found["tableA1_settings"] = tables.settings_table(self.source.settings)
         found["table2_geometry"] = tables.geometry_table(self.source.geometry)
         if "variants" in self.statistics:
@@ -120,5 +128,5 @@ class Parts:
 
     def write_page(self) -> None:
         """Write overview.html with the figures that are there."""
-        text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note)
+        text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note, self.remark)
         write_text(self.output / "overview.html", text)

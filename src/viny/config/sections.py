@@ -316,12 +316,16 @@ class Geometry(Section):
     images: int = Field(
         2000, ge=2, description="Training images of the linear patch probe; everything is measured on the test images."
     )
-    probe_epochs: int = Field(5, ge=1, description="Epochs of the linear patch probe.")
-    probe_learning_rate: float = Field(1e-2, gt=0, description="Learning rate of the probe (Adam).")
+    probe_iterations: int = Field(
+        2000,
+        ge=1,
+        description="Most iterations of the linear patch probe (logistic regression by L-BFGS), which stops before "
+        "once it has converged.",
+    )
 
     def samples_seen(self, images: int) -> int:
-        """Images that are looked at: once for their tokens, then in each epoch of the probe."""
-        return images * (1 + self.probe_epochs)
+        """Images that are looked at, each once for its tokens."""
+        return images
 
 
 class Compute(Section):
