@@ -4,9 +4,10 @@ A fine-tuning run keeps the confusion matrix of each test image (confusions.npz)
 replacement, the same draw for all runs that share them, and every run is scored on each draw: a bootstrap that pairs
 runs image by image. It shows how a mean over seeds, or a difference of two, would move with other images.
 
-Three seeds are too few to be drawn from, so they enter by their t variance. The two variances are added, less the part
-that both hold: that seeds differ from image to image. Degrees of freedom are Satterthwaite's, those of the images being
-many.
+Three seeds are too few to be drawn from. Their variance is known up to a chi-square with n - 1 degrees of freedom, as
+in Student's t, and that of the images is added to it, less the part that both hold: that seeds differ from image to
+image. The interval averages over what the variance of the seeds may be. (Adding degrees of freedom by Satterthwaite's
+formula instead covers 90% with two seeds.)
 """
 
 import zipfile
@@ -17,21 +18,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.optimize import brentq
 
 from viny.analysis.frames import KEYS, place_of
 from viny.errors import VinyError
 from viny.grid import Job
 
 DRAWS = 2000
-RUN = ["encoder", *KEYS, "seed"]
+QUANTILES = (np.arange(1000) + 0.5) / 1000
+CELL = ["encoder", *KEYS]
 COLUMNS = ["se_images", "low_seeds_images", "high_seeds_images"]
-AXES = {"pretrain": 1, "pretrain_step": 1, "intermediate": 2, "downstream_step": 3}  # what a comparison changes, in RUN
+AXES = {
+    "pretrain": 1,
+    "pretrain_step": 1,
+    "intermediate": 2,
+    "downstream_step": 3,
+}  # what a comparison changes, in CELL
+
+Draws = dict[tuple, dict[int, np.ndarray]]  # by cell and seed, the scores of a run on each of DRAWS samples
 
 
-def resample(jobs: Iterable[Job], miou: str = "dataset") -> pd.DataFrame:
-    """The mIoU (percent) of each fine-tuning run on bootstrap samples of its test images, one column per sample.
+def resample(jobs: Iterable[Job], miou: str = "dataset") -> Draws:
+    """The mIoU (percent) of each fine-tuning run on bootstrap samples of its test images.
 
-    The index is RUN. Runs whose results lack the confusion matrices, those of older versions, are left out.
+    Runs whose results lack the confusion matrices, those of older versions, are left out.
 
     Args:
         miou: `dataset` or `per_image`, as in the study file.
@@ -40,7 +50,7 @@ def resample(jobs: Iterable[Job], miou: str = "dataset") -> pd.DataFrame:
         VinyError: a file is damaged.
     """
     samples: dict[tuple[str, ...], np.ndarray] = {}
-    rows: dict[tuple, np.ndarray] = {}
+    found: Draws = {}
     for job in jobs:
         path = job.folder / "confusions.npz"
         if job.stage == "finetune" and path.exists():
@@ -49,9 +59,9 @@ def resample(jobs: Iterable[Job], miou: str = "dataset") -> pd.DataFrame:
                 random, n = np.random.default_rng(len(samples)), len(names)
                 samples[names] = random.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float)
             place = place_of(job)
-            rows[tuple(place[key] for key in RUN)] = 100 * scores(samples[names], confusions, miou)
-    index = pd.MultiIndex.from_tuples(rows, names=RUN) if rows else pd.MultiIndex.from_arrays([[]] * 5, names=RUN)
-    return pd.DataFrame(list(rows.values()), index=index)
+            runs = found.setdefault(tuple(place[key] for key in CELL), {})
+            runs[place["seed"]] = 100 * scores(samples[names], confusions, miou)
+    return found
 
 
 def scores(samples: np.ndarray, confusions: np.ndarray, miou: str = "dataset") -> np.ndarray:
@@ -86,37 +96,42 @@ def over_images(draws: np.ndarray) -> tuple[float, float]:
 
 
 def interval(value: float, se: float, df: float, images: tuple[float, float], confidence: float) -> tuple[float, float]:
-    """Ends of the interval over seeds (standard error and degrees of freedom) and images (of `over_images`)."""
+    """Ends of the interval over seeds (standard error and degrees of freedom) and images (of `over_images`).
+
+    Without images it is Student's.
+    """
     se_images, common = images
-    variance = max(se**2 + se_images**2 - common, se**2, se_images**2)
-    reach = np.sqrt(variance) * stats.t.ppf((1 + confidence) / 2, df * variance**2 / se**4 if se > 0 else np.inf)
+    if np.isnan(se):
+        return np.nan, np.nan
+    seeds = se**2 * df / stats.chi2.ppf(QUANTILES, df)  # what the variance over seeds may be
+    deviation = np.sqrt(se_images**2 + np.maximum(seeds - common, 0))
+    reach = brentq(lambda r: 2 * stats.norm.sf(r / deviation).mean() - (1 - confidence), 0, 100 * deviation.max())
     return value - reach, value + reach
 
 
-def of_cells(summary: pd.DataFrame, draws: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def of_cells(summary: pd.DataFrame, draws: Draws, confidence: float) -> pd.DataFrame:
     """`summary` with the columns `miou_se_images`, `miou_low_seeds_images` and `miou_high_seeds_images`."""
 
-    def runs(row: Any) -> np.ndarray:
-        return _runs(draws, (row.encoder, row.pretrain, row.intermediate, row.downstream)).to_numpy()
+    def runs(row: Any) -> list[np.ndarray]:
+        return list(draws.get((row.encoder, row.pretrain, row.intermediate, row.downstream), {}).values())
 
     frame = summary.rename(columns={"miou_percent": "value", "miou_se": "se"}).assign(df=summary["n"] - 1)
     return summary.join(_intervals(frame, runs, confidence).add_prefix("miou_"))
 
 
-def of_effects(effects: pd.DataFrame, draws: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def of_effects(effects: pd.DataFrame, draws: Draws, confidence: float) -> pd.DataFrame:
     """`effects` with COLUMNS: paired by seed and image; the spread over seeds is the moderated one."""
 
-    def runs(row: Any) -> np.ndarray:
-        cell: tuple = ("", row.pretrain, row.intermediate, row.downstream)
+    def runs(row: Any) -> list[np.ndarray]:
         axis = AXES[row.family]
-        other = row.baseline if row.family == "intermediate" else int(row.baseline)
-        above, below = _runs(draws, cell), _runs(draws, (*cell[:axis], other, *cell[axis + 1 :]))
-        if above.empty or below.empty:
-            return np.empty((0, DRAWS))
-        shared = above.index.intersection(below.index)
-        if len(shared) == 0:
-            return (above.mean() - below.mean()).to_numpy()[None]
-        return (above.loc[shared] - below.loc[shared]).to_numpy()
+        cell = ["", row.pretrain, row.intermediate, row.downstream]
+        above = draws.get(tuple(cell), {})
+        cell[axis] = type(cell[axis])(row.baseline)
+        below = draws.get(tuple(cell), {})
+        shared = above.keys() & below.keys()
+        if shared or not (above and below):
+            return [above[seed] - below[seed] for seed in shared]
+        return [np.mean(list(above.values()), axis=0) - np.mean(list(below.values()), axis=0)]
 
     moderated = {"effect": "value", "se_moderated": "se", "df_moderated": "df"}
     frame = effects[["family", *KEYS, "baseline", *moderated]].rename(columns=moderated)
@@ -135,20 +150,15 @@ def sentence(summary: pd.DataFrame, effects: pd.DataFrame) -> str:
     )
 
 
-def _intervals(frame: pd.DataFrame, runs: Callable[[Any], np.ndarray], confidence: float) -> pd.DataFrame:
+def _intervals(frame: pd.DataFrame, runs: Callable[[Any], list[np.ndarray]], confidence: float) -> pd.DataFrame:
     """COLUMNS for each row of a frame with `value`, `se` and `df`; not a number where no matrices were kept."""
     found = pd.DataFrame(np.nan, index=frame.index, columns=COLUMNS)
     for row in frame.itertuples():
         draws = runs(row)
-        if len(draws):
-            images = over_images(draws)
+        if draws:
+            images = over_images(np.array(draws))
             found.loc[row.Index] = images[0], *interval(row.value, row.se, row.df, images, confidence)
     return found
-
-
-def _runs(draws: pd.DataFrame, cell: tuple) -> pd.DataFrame:
-    """The rows of a cell by seed."""
-    return draws.loc[cell] if cell in draws.index.droplevel("seed") else draws[:0]
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], np.ndarray]:

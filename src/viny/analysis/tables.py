@@ -106,7 +106,7 @@ def geometry_table(geometry: pd.DataFrame) -> Table:
     chance = [name for name in PROBE_CHANCE if name in geometry]
     columns = [*MEASURES, *chance]
     groups = geometry.loc[bare_first].astype(dict.fromkeys(columns, float)).groupby(place, sort=False)[columns]
-    runs = groups[list(MEASURES)].count().iloc[:, :1].set_axis(["n"], axis=1)
+    runs = groups.count().iloc[:, :1].set_axis(["n"], axis=1)
     frame = groups.mean().join(groups.sem().add_suffix("_se")).join(runs).reset_index()
     frame = frame.sort_values(["encoder", "pretrain"], kind="stable")
     rows = []

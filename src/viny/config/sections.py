@@ -401,6 +401,6 @@ class Config(Section):
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
         "{normalize: false}}`; cells, and runs that the change does not concern, are those of the study itself. May "
-        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `analysis.miou`, `grid.share_encoder` and, to "
-        "run fewer cells, `grid.exclude`.",
+        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `data.split_seed`, `analysis.miou`, "
+        "`grid.share_encoder` and, to run fewer cells, `grid.exclude`.",
     )
