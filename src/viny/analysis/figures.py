@@ -264,7 +264,8 @@ def gain_per_doubling(doubling: pd.DataFrame) -> Figure:
 def effective_data(effective: pd.DataFrame) -> Figure:
     """How many labeled images a model without pre-training would need for the same mIoU.
 
-    Points on the diagonal: pre-training is worth nothing. Arrows: beyond the measured sizes, only a bound is known.
+    Points on the diagonal: pre-training is worth nothing. Arrows: beyond the measured sizes, only a bound is known, and
+    no line joins it.
     """
     known = effective[effective["equivalent"].notna()]
     if known.empty:
@@ -280,8 +281,9 @@ def effective_data(effective: pd.DataFrame) -> Figure:
         for index, (size, look) in enumerate(looks.items()):
             line = known[(known["intermediate"] == task) & (known["pretrain"] == size)].sort_values("downstream")
             line = line.assign(at=line["downstream"] * 1.03 ** (index - (len(looks) - 1) / 2))
-            ax.plot(line["at"], line["equivalent"], color=look["color"], linewidth=0.8, alpha=0.6)
             exact = line[line["bound"].fillna("") == ""]
+            joined = line["equivalent"].where(line.index.isin(exact.index))
+            ax.plot(line["at"], joined, color=look["color"], linewidth=0.8, alpha=0.6)
             ends = [exact["equivalent"] - exact["equivalent_low"], exact["equivalent_high"] - exact["equivalent"]]
             bars = [end.replace(np.inf, np.nan).clip(lower=0).fillna(0) for end in ends]
             gid = f"effective {size} {task}"
