@@ -283,6 +283,20 @@ def test_images_that_only_a_variant_needs_are_decoded():
     assert {("pets", 128, 1000, 20), ("pets", 128, 50, 20)} <= stores(made)
 
 
+def test_a_variant_with_another_split_has_other_test_images_and_other_subsets():
+    made = varied(other={"data": {"split_seed": 1}})
+    assert len(own(made, "other")) == len(made.members[""])
+    seeds = {name: {job.store.split_seed for job in made.members[name]} for name in made.members}
+    assert seeds == {"": {0}, "other": {1}}
+    pairs = {store.name: store for store in made.stores if store.split_seed == 0}
+    for store in made.stores:
+        assert (store.tests, store.images) == (pairs[store.name].tests, pairs[store.name].images)
+        assert {tested.split_seed for tested in store.tested} <= {store.split_seed}
+    assert len(made.stores) == 2 * len(pairs)
+    without = varied(labels={"data": {"split_seed": 1}, "grid": {"exclude": [{"pretrain": 100}]}})
+    assert not any("stage=pretrain" in name or "pretrain=100" in name for name in own(without, "labels"))
+
+
 def test_variants_leave_the_study_itself_alone():
     made = varied(raw={"finetune": {"normalize": False}})
     assert [(job.name, job.key) for job in made.members[""]] == [(job.name, job.key) for job in study().members[""]]

@@ -49,26 +49,35 @@ class Scores(_Part):
 
 
 class Classification(Scores):
-    """Of an intermediate task: accuracy, and that of always naming the commonest class."""
+    """Of an intermediate task: accuracy, and that of always naming the commonest class, or the commonest at a place."""
 
     accuracy: Fraction | None = None
     chance: Fraction | None = None
+    chance_position: Fraction | None = None
 
 
-class Segmentation(Scores):
+class PixelScores(_Part):
+    """Of predictions for all test pixels."""
+
+    pixel_accuracy: Fraction
+    miou: Fraction
+    miou_per_image: Fraction
+
+
+class Segmentation(Scores, PixelScores):
     """Of segmentation, over all test pixels.
 
     Attributes:
         class_iou: None for a class that occurs neither in the truth nor in the predictions.
         miou_per_image: mean over images of each image's mean IoU, absent classes counted as 0 (as the released code).
         confusion: pixels by truth (rows) and prediction (columns), classes in the order of `class_iou`.
+        chance: of naming the training masks' commonest class (`majority`), or the commonest at each pixel (`position`);
+            empty in results of older versions.
     """
 
-    pixel_accuracy: Fraction
     class_iou: dict[str, Fraction | None]
-    miou: Fraction
-    miou_per_image: Fraction
     confusion: list[list[Annotated[int, Field(ge=0)]]]
+    chance: dict[Literal["majority", "position"], PixelScores] = {}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -93,13 +102,19 @@ class Segmentation(Scores):
 
 
 class GeometryScores(_Part):
-    """Of an encoder's patch tokens; `similarity_by_distance` is by Manhattan distance on the patch grid, from 0."""
+    """Of an encoder's patch tokens.
+
+    Attributes:
+        probe_chance: accuracy of the commonest class, `probe_chance_position` of the commonest at each place.
+        similarity_by_distance: by Manhattan distance on the patch grid, from 0.
+    """
 
     within_image_variance: float = Field(ge=0)
     across_image_variance: float = Field(ge=0)
     probe_accuracy: Fraction
     probe_accuracy_training: Fraction
     probe_chance: Fraction | None = None
+    probe_chance_position: Fraction | None = None
     similarity_by_distance: list[float | None]
 
 

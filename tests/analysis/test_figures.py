@@ -135,11 +135,17 @@ def test_scaling_figure_tells_the_laws_apart(summary):
 
 
 def test_effective_data_marks_bounds():
-    rows = {"pretrain": 256, "intermediate": "none", "downstream": [32, 128], "equivalent": [90.0, 128.0]}
-    bounds = {"equivalent_low": [60.0, math.nan], "equivalent_high": [120.0, math.inf], "bound": ["", ">"]}
+    sizes = {"downstream": [32, 64, 128], "equivalent": [70.0, 90.0, 128.0]}
+    rows = {"pretrain": 256, "intermediate": "none", **sizes}
+    ends = {"equivalent_low": [60.0, 60.0, math.nan], "equivalent_high": [80.0, 120.0, math.inf]}
+    bounds = {**ends, "bound": ["", "", ">"]}
     fig = figures.effective_data(pd.DataFrame({**rows, **bounds}))
     (ax,) = fig.axes
-    assert any(np.allclose(line, [90, 128]) for line in lines(ax, 2))
+    joined = [
+        line.get_ydata() for line in ax.get_lines() if len(line.get_xdata()) == 3 and line.get_gid() != "diagonal"
+    ]
+    assert len(joined) == 1
+    np.testing.assert_equal(np.asarray(joined[0]), [70, 90, math.nan])  # the bound stands alone
     assert "only a bound" in text(fig)
     assert len([child for child in ax.get_children() if isinstance(child, plt.Annotation)]) == 1
 

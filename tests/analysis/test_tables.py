@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from invented import accuracy, fill, jobs, miou, study_of
 
-from viny.analysis import published, tables
+from viny.analysis import chance, published, tables
 from viny.analysis.formats import Table, number, plus_minus
 from viny.analysis.frames import from_study
 
@@ -84,6 +84,28 @@ def test_encoders_from_elsewhere_are_further_rows(tmp_path):
     assert made["tableA2_pretrained"].frame["encoder"].tolist() == ["", "", "released", "released"]
     geometry = tables.geometry_table(found.geometry)
     assert ["Pre-trained only", "released"] in [row[:2] for row in geometry.rows]
+
+
+def test_a_probe_that_does_not_beat_the_position_is_marked(toy):
+    geometry = from_study(toy).geometry.assign(probe_chance_percent=61.3, probe_chance_position_percent=72.9)
+    table = tables.geometry_table(geometry)
+    assert {row[4] for row in table.rows} == {"75.0 ± 0.0"}
+    assert "finds 72.9% of the held-out patches, the commonest class of all 61.3%." in table.note
+    assert "†" not in table.note
+    worse = geometry["intermediate"] == "none"
+    geometry.loc[worse, "probe_accuracy_percent"] = 70.0
+    table = tables.geometry_table(geometry)
+    assert [row[0] for row in table.rows if "†" in row[4]] == ["Pre-trained only"] * 2
+    assert "†: not better than that, so the probe says nothing about this encoder." in table.note
+    assert "†" not in tables.geometry_table(from_study(toy).geometry).note  # recorded by an older version
+
+
+def test_masks_that_the_number_of_labels_leaves_out_are_named(tmp_path):
+    study = study_of(tmp_path, geometry=False, intermediate=["none", "spatial_pets", "cls_intel"])
+    fill(study)
+    sentence = chance.other_masks(from_study(study))
+    assert sentence.endswith("used: Spatial-Pets (of 32 images).")
+    assert chance.other_masks(published.tables()) == ""
 
 
 def test_beside_the_paper():

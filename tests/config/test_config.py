@@ -93,7 +93,7 @@ def test_former_names_of_settings_are_still_read():
         {
             "data": {"order_seed": 3, "pets": "elsewhere/pets", "imagenet": "train.tar"},
             "intermediate": {"cls_pets": {"images": 700}},
-            "geometry": {"probe_accuracy": "held_out"},
+            "geometry": {"probe_accuracy": "held_out", "probe_epochs": 5, "probe_learning_rate": 0.01},
         }
     )
     assert older.data.split_seed == 3
@@ -305,10 +305,11 @@ def test_a_list_of_wrong_values_is_not_called_empty():
         ({"x": {"finetune": {"epochs": 50}}}, "variants.x.finetune.milestones: [70, 90, 95] reaches beyond"),
         ({"x": {"seeding": "split"}}, "variants.x.seeding: 'split' is not one of everything, split_only"),
         (
-            {"x": {"data": {"root": "d"}}},
-            "variants.x.data: a variant cannot change it; it may change grid, model, pretrain,",
+            {"x": {"geometry": {"enabled": True}}},
+            "variants.x.geometry: a variant cannot change it; it may change grid, data, model, pretrain,",
         ),
         ({"x": {"grid": {"seeds": [1]}}}, "variants.x.grid.seeds: a variant cannot change it"),
+        ({"x": {"data": {"root": "d"}}}, "variants.x.data.root: a variant cannot change it; it may change split_seed"),
         ({"x": {}}, "variants.x: changes nothing"),
         ({"x": None}, "variants.x: None is not a section"),
         ({"x": {"finetune": {"epochs": 100.0}}}, "variants.x: changes nothing"),

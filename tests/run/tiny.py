@@ -24,7 +24,7 @@ STUDY: dict[str, Any] = {
     "pretrain": {**SHORT, "heldout_images": 10},
     "intermediate": dict.fromkeys(TASKS, SHORT),
     "finetune": {**SHORT, "test_images": 20},
-    "geometry": {"enabled": True, "images": 16, "probe_epochs": 1},
+    "geometry": {"enabled": True, "images": 16},
     "grid": {"pretrain": [0, 24], "intermediate": ["none", *TASKS], "downstream": [24], "seeds": [1, 2]},
     "compute": {"device": "cpu"},
 }

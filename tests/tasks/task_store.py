@@ -19,7 +19,7 @@ SETTINGS = {
     "classification": Intermediate(task="classification", images="pets", batch_size=8, mixup=0.5),
     "patches": Intermediate(task="patches", images="pets", batch_size=8),
     "segmentation": Finetuning(batch_size=8),
-    "geometry": Geometry(images=30, probe_epochs=2),
+    "geometry": Geometry(images=30),
 }
 IMAGES = {"simmim": 24, "segmentation": 24}
 COUNT, TESTS = 80, 20

@@ -30,9 +30,9 @@ EXPECTED = [
         [0.1012635, 0.1047949],
         {"loss": 0.0860429},
     ),
-    ("classification", {}, [1.5700375, 1.5236435, 1.6604124], {"loss": 1.6771491, "accuracy": 0.15, "chance": 0.25}),
+    ("classification", {}, [1.5700375, 1.5236435, 1.6604124], {"loss": 1.6771491, "accuracy": 0.15}),
     ("classification", {"mixup": 0.0}, [1.5697519, 1.5261089, 1.6603863], {"loss": 1.6767601}),
-    ("patches", {}, [1.1108484, 1.1035049, 1.1037931], {"loss": 1.0987475, "accuracy": 0.346875, "chance": 0.365625}),
+    ("patches", {}, [1.1108484, 1.1035049, 1.1037931], {"loss": 1.0987475, "accuracy": 0.346875}),
     (
         "segmentation",
         {},
@@ -216,12 +216,47 @@ def test_held_out_masks_are_the_same_for_every_run(trained):
     assert trained("simmim")[2] != trained("simmim", seed=2)[2]
 
 
-def test_chance_is_the_commonest_class(trained):
+def commonest(labels, axis=None):
+    """The class that occurs most often, along an axis."""
+    labels = labels.reshape(-1) if axis is None else labels
+    return np.apply_along_axis(lambda values: np.bincount(values, minlength=5).argmax(), 0, labels)
+
+
+def test_chance_is_what_training_labels_alone_say_of_the_test_images(trained):
     store = random_store()
-    assert trained("classification")[2]["chance"] == np.bincount(store.labels[:TESTS]).max() / TESTS
-    patches = store.masks[:TESTS].reshape(TESTS, 4, 4, 4, 4).swapaxes(2, 3).reshape(-1, 16)
-    majority = [np.bincount(patch, minlength=3).argmax() for patch in patches]
-    assert trained("patches")[2]["chance"] == pytest.approx(np.bincount(majority).max() / len(majority))
+    test, training = slice(TESTS), slice(TESTS, TESTS + 30)
+    metrics = trained("classification")[2]
+    assert metrics["chance"] == np.mean(store.labels[test] == commonest(store.labels[training]))
+    assert "chance_position" not in metrics
+    patches = store.masks.reshape(COUNT, 4, 4, 4, 4).swapaxes(2, 3).reshape(-1, 16)
+    patches = np.array([commonest(patch) for patch in patches]).reshape(COUNT, 16)
+    metrics = trained("patches")[2]
+    assert metrics["chance"] == np.mean(patches[test] == commonest(patches[training]))
+    assert metrics["chance_position"] == np.mean(patches[test] == commonest(patches[training], axis=0))
+
+
+def test_chance_of_segmentation_has_the_scores_of_a_model():
+    store = random_store(ignored=0.2)
+    found = make_task("segmentation", store).evaluate()["chance"]
+    truth, masks = store.masks[:TESTS], store.masks[TESTS : TESTS + 24]
+    counts = np.array([(masks == c).sum(axis=0) for c in range(3)])  # of each class at each pixel
+    answers = {"majority": np.full((16, 16), counts.sum(axis=(1, 2)).argmax()), "position": counts.argmax(axis=0)}
+    assert list(found) == list(answers)
+    for name, answer in answers.items():
+        right = (truth == answer) & (truth != 255)
+        assert found[name]["pixel_accuracy"] == right.sum() / (truth != 255).sum()
+        predicted = np.where(truth != 255, answer, 255)
+        iou = [right[truth == c].sum() / ((truth == c) | (predicted == c)).sum() for c in range(3)]
+        assert found[name]["miou"] == pytest.approx(np.mean(iou))
+    assert found["position"]["miou_per_image"] != found["position"]["miou"]
+
+
+def test_a_run_keeps_the_confusion_matrix_of_each_test_image(trained):
+    _, _, metrics, folder = trained("segmentation")
+    with np.load(folder / "confusions.npz", allow_pickle=False) as arrays:
+        assert arrays["names"].tolist() == [f"image-{row}" for row in range(TESTS)]
+        assert arrays["confusions"].shape == (TESTS, 3, 3)
+        assert arrays["confusions"].sum(axis=0).tolist() == metrics["confusion"]
 
 
 @pytest.mark.parametrize("name", ["classification", "patches", "segmentation"])

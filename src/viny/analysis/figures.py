@@ -25,13 +25,18 @@ LOSSES = {
 MOST_PANELS = 6
 AXES = {"downstream": LABELED, "pretrain": PRETRAINING}
 OTHER = {"downstream": "pretrain", "pretrain": "downstream"}
+BLIND_LOOKS: dict[str, dict[str, Any]] = {
+    "position": {"label": "position only", "linestyle": "-.", "color": style.GREY, "linewidth": 0.8},
+    "majority": {"label": "majority class", "linestyle": ":", "color": style.GREY, "linewidth": 0.8},
+}
 COSTS = {"samples": "Training images seen, all stages", "seconds": "Training time, all stages (s)"}
 
 
 def miou_by_size(summary: pd.DataFrame) -> Figure:
     """mIoU against fine-tuning images, one line per pre-training size, one panel per intermediate task.
 
-    Error bars are standard errors over runs. Encoders that were not trained here are dotted lines.
+    Error bars are standard errors over runs. Encoders that were not trained here are dotted lines, predictions that see
+    no image grey ones.
     """
     return _by_size(summary, "miou_percent", "miou_se", MIOU)
 
@@ -54,13 +59,18 @@ def _by_size(frame: pd.DataFrame, value: str, error: str, label: str) -> Figure:
     sizes = frame.drop(others.index)
     styles = style.looks("pretrain", sorted(set(sizes["pretrain"])))
     external = style.looks("encoder", others["encoder"])
+    blind = {f"{name}_{value}": look for name, look in BLIND_LOOKS.items() if f"{name}_{value}" in frame}
+    chance = frame.groupby("downstream")[list(blind)].first()
     grid = style.panels(frame, "intermediate", names.panel, (LABELED, label))
     for task, ax in grid.axes_dict.items():
         for rows, hue, looks, line in ((sizes, "pretrain", styles, "-"), (others, "encoder", external, ":")):
             panel = rows[rows["intermediate"] == task]
             style.error_lines(ax, panel, "downstream", value, error, hue, looks, linestyle=line)
+        for name, look in blind.items():
+            ax.plot(chance.index, chance[name], gid=name, **look)
         style.size_axis(ax, frame["downstream"])
     entries = style.handles(styles, names.from_size) + style.handles(external, str, linestyle=":")
+    entries += [Line2D([], [], **look) for look in blind.values()]
     style.legend(grid.figure, entries, PRETRAINING, missing=frame[value].isna().any())
     return grid.figure
 
@@ -254,7 +264,8 @@ def gain_per_doubling(doubling: pd.DataFrame) -> Figure:
 def effective_data(effective: pd.DataFrame) -> Figure:
     """How many labeled images a model without pre-training would need for the same mIoU.
 
-    Points on the diagonal: pre-training is worth nothing. Arrows: beyond the measured sizes, only a bound is known.
+    Points on the diagonal: pre-training is worth nothing. Arrows: beyond the measured sizes, only a bound is known, and
+    no line joins it.
     """
     known = effective[effective["equivalent"].notna()]
     if known.empty:
@@ -270,8 +281,9 @@ def effective_data(effective: pd.DataFrame) -> Figure:
         for index, (size, look) in enumerate(looks.items()):
             line = known[(known["intermediate"] == task) & (known["pretrain"] == size)].sort_values("downstream")
             line = line.assign(at=line["downstream"] * 1.03 ** (index - (len(looks) - 1) / 2))
-            ax.plot(line["at"], line["equivalent"], color=look["color"], linewidth=0.8, alpha=0.6)
             exact = line[line["bound"].fillna("") == ""]
+            joined = line["equivalent"].where(line.index.isin(exact.index))
+            ax.plot(line["at"], joined, color=look["color"], linewidth=0.8, alpha=0.6)
             ends = [exact["equivalent"] - exact["equivalent_low"], exact["equivalent_high"] - exact["equivalent"]]
             bars = [end.replace(np.inf, np.nan).clip(lower=0).fillna(0) for end in ends]
             gid = f"effective {size} {task}"

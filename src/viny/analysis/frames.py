@@ -40,12 +40,15 @@ PLACE = ["pretrain", "encoder", "intermediate", "downstream", "seed"]
 ENCODER = ["pretrain", "encoder", "intermediate", "seed"]
 OTHERS = ("costs", "histories", "geometry", "similarity", "variants")  # files beside cells.csv
 SCORES = ["status", "accuracy_percent", "miou_percent", "miou_per_image_percent"]
+BLIND = ("position", "majority")  # predictions that see no image, see `viny.tasks.metrics.blind_answers`
+CHANCE = [f"{name}_{score}_percent" for name in BLIND for score in ("accuracy", "miou")]
 BUDGET = ["steps", "samples_seen"]
 COST = ["train_seconds", "startup_seconds", "images_per_second"]
 STAGE_COSTS = ["pretrain_samples", "pretrain_seconds", "intermediate_samples", "intermediate_seconds"]
 PRETRAINED = ["pretrain_steps", "pretrain_loss"]  # updates and held-out loss of the encoder, NaN if it has none
 GEOMETRY = ["within_image_variance", "across_image_variance"]
 PROBES = ["probe_accuracy_percent", "probe_accuracy_training_percent"]
+PROBE_CHANCE = ["probe_chance_position_percent", "probe_chance_percent"]
 PUBLISHED = "published"  # name of the study that holds the paper's own numbers
 TASKS = {"cls": "classification", "spatial": "patches"}  # by the beginning of an intermediate task's name
 # Names of columns in files of older versions.
@@ -67,7 +70,7 @@ class Tables:
 
     cells: pd.DataFrame
     settings: dict[str, Any]
-    geometry: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "status", *GEOMETRY, *PROBES))
+    geometry: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "status", *GEOMETRY, *PROBES, *PROBE_CHANCE))
     costs: pd.DataFrame = field(default_factory=lambda: _no("stage", *PLACE, *COST))
     histories: pd.DataFrame = field(default_factory=lambda: _no("stage", *PLACE, *HISTORY))
     similarity: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "distance", "similarity"))
@@ -247,9 +250,9 @@ def _cells(study: str, results: Results, headline: str) -> pd.DataFrame:
     for job, result in results.items():
         if job.stage == "finetune":
             scores = _scores(job, result, headline) if result else {"status": "missing"}
-            rows.append({"study": study, **_place(job), **scores, **_encoder(job, results)})
+            rows.append({"study": study, **place_of(job), **scores, **_encoder(job, results)})
     classes = dict.fromkeys(key for row in rows for key in row if key.startswith("iou_"))
-    columns = ["study", *PLACE, *SCORES, *classes, "loss", *BUDGET, *COST, *STAGE_COSTS]
+    columns = ["study", *PLACE, *SCORES, *classes, *CHANCE, "loss", *BUDGET, *COST, *STAGE_COSTS]
     columns += [*PRETRAINED, *COMPUTE, "code", "settings"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -257,11 +260,15 @@ def _cells(study: str, results: Results, headline: str) -> pd.DataFrame:
 def _scores(job: Job, result: Result, headline: str) -> dict[str, Any]:
     """The columns that come from the cell's own metrics.json."""
     scores, provenance = result.metrics, result.provenance
+    miou = "miou_per_image" if headline == "per_image" else "miou"
+    chance = {f"{name}_miou_percent": _percent(getattr(blind, miou)) for name, blind in scores.chance.items()}
+    chance |= {f"{name}_accuracy_percent": _percent(blind.pixel_accuracy) for name, blind in scores.chance.items()}
     return {
         "status": "done",
         "accuracy_percent": _percent(scores.pixel_accuracy),
-        "miou_percent": _percent(scores.miou_per_image if headline == "per_image" else scores.miou),
+        "miou_percent": _percent(getattr(scores, miou)),
         "miou_per_image_percent": _percent(scores.miou_per_image),
+        **chance,
         **{f"iou_{name}_percent": _percent(value) for name, value in scores.class_iou.items()},
         **{"loss": scores.loss, "code": provenance.code, "settings": provenance.settings},
         **_spent(job, result),
@@ -276,7 +283,7 @@ def _spent(job: Job, result: Result) -> dict[str, Any]:
     return columns | {"precision": own.get("precision"), "torch": provenance.packages.get("torch")}
 
 
-def _place(job: Job) -> dict[str, Any]:
+def place_of(job: Job) -> dict[str, Any]:
     """Coordinates of a job, the name of an encoder that was not trained here apart from the sizes."""
     at, name = dict(job.coordinates), job.coordinates["pretrain"]
     external = isinstance(name, str)
@@ -301,7 +308,7 @@ def _encoder(job: Job, results: Results) -> dict[str, float]:
 
 def _costs(results: Results) -> pd.DataFrame:
     """costs.csv: what every finished job cost."""
-    rows = [{"stage": job.stage, **_place(job), **_spent(job, result)} for job, result in results.items() if result]
+    rows = [{"stage": job.stage, **place_of(job), **_spent(job, result)} for job, result in results.items() if result]
     columns = ["stage", *PLACE, "images", "epochs", *BUDGET, *COST, "evaluate_seconds", "peak_memory_mb", "resumes"]
     frame = pd.DataFrame(rows, columns=[*columns, *COMPUTE, "host", "started", "finished"])
     return frame.astype({"downstream": "Int64"})
@@ -309,7 +316,7 @@ def _costs(results: Results) -> pd.DataFrame:
 
 def _histories(jobs: Iterable[Job]) -> pd.DataFrame:
     """histories.csv: the training curve of every job that has one."""
-    rows = [{"stage": job.stage, **_place(job), **epoch} for job in jobs for epoch in read_history(job)]
+    rows = [{"stage": job.stage, **place_of(job), **epoch} for job in jobs for epoch in read_history(job)]
     return pd.DataFrame(rows, columns=["stage", *PLACE, *HISTORY]).astype({"downstream": "Int64"})
 
 
@@ -318,14 +325,15 @@ def _geometry(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:
     encoders, curves = [], []
     for job, result in results.items():
         if job.stage == "geometry":
-            row: dict[str, Any] = {**_place(job), "status": "done" if result else "missing"}
+            row: dict[str, Any] = {**place_of(job), "status": "done" if result else "missing"}
             if result:
                 scores = result.metrics.model_dump()
                 curve = scores["similarity_by_distance"]
                 curves += [{**row, "distance": distance, "similarity": value} for distance, value in enumerate(curve)]
-                row |= scores | {key: _percent(scores[key.removesuffix("_percent")]) for key in PROBES}
+                probes = (*PROBES, *PROBE_CHANCE)
+                row |= scores | {key: _percent(scores[key.removesuffix("_percent")]) for key in probes}
             encoders.append(row)
-    geometry = pd.DataFrame(encoders, columns=[*ENCODER, "status", *GEOMETRY, *PROBES])
+    geometry = pd.DataFrame(encoders, columns=[*ENCODER, "status", *GEOMETRY, *PROBES, *PROBE_CHANCE])
     return geometry, pd.DataFrame(curves, columns=[*ENCODER, "distance", "similarity"])
 
 
@@ -345,6 +353,7 @@ def _stages(results: Results) -> dict[str, Any]:
             packages = sorted({name for each in all_of for name in each.packages})
             kinds[job.kind] |= {
                 "settings": done[0].settings,
+                "trained_on": done[0].budget.images,
                 "settings_fingerprint": all_of[0].settings,
                 "code": all_of[0].code,
                 "commits": met(each.commit for each in all_of),

@@ -30,7 +30,8 @@ QUESTIONS = {
 }
 # The figures of the page in their order, with their captions.
 FIGURES = {
-    "miou": "mIoU by pre-training and fine-tuning size, mean ± standard error over runs. A cross: no result yet.",
+    "miou": "mIoU by pre-training and fine-tuning size, mean ± standard error over runs. Grey lines: "
+    "predictions that see no image. A cross: no result yet.",
     "change_by_pretraining": "What pre-training changes against a random start, with standard errors.",
     "change_by_intermediate": "What an intermediate task changes, cell by cell, with standard errors.",
     "effective_data": "What pre-training is worth in labeled images: above the dotted line it replaces labels. Open "
@@ -60,9 +61,19 @@ FIGURES = {
 
 
 def page(
-    tables: Tables, claims: list[dict[str, Any]], shown: Mapping[str, Table], figures: Path, note: str = ""
+    tables: Tables,
+    claims: list[dict[str, Any]],
+    shown: Mapping[str, Table],
+    figures: Path,
+    note: str = "",
+    remark: str = "",
 ) -> str:
-    """The page as HTML, with the figures that are in the folder `figures` inside and `note` at the top."""
+    """The page as HTML.
+
+    Args:
+        figures: the folder with the figures, which the page holds.
+        note: stands at the top. remark: stands with the verdicts.
+    """
     verdicts = Counter(claim["verdict"] for claim in claims)
     return render(
         "page.html",
@@ -73,6 +84,7 @@ def page(
         leaks=tables.settings.get("leaks", ""),
         verdicts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
         claims=claims,
+        remark=remark,
         figures=[_figure(path, name) for name in FIGURES if (path := figures / f"{name}.png").exists()],
         tables=shown.values(),
         cost=_cost(tables.costs),

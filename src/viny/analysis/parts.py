@@ -9,15 +9,29 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from viny.analysis import buy, figures, forecast, heldout, outlook, page, pictures, scaling, style, tables, variants
+from viny.analysis import (
+    buy,
+    chance,
+    figures,
+    forecast,
+    heldout,
+    image_errors,
+    outlook,
+    page,
+    pictures,
+    scaling,
+    style,
+    tables,
+    variants,
+)
 from viny.analysis.claims import judge
 from viny.analysis.crossed import crossed, crossed_table
 from viny.analysis.effective_data import effective_data
 from viny.analysis.effects import effects
 from viny.analysis.formats import Table
 from viny.analysis.frames import PUBLISHED, Tables, on_grid, write_csv, write_json
-from viny.analysis.published import Reading, beside_paper, published_cells
-from viny.analysis.readings import holding, readings, readings_table
+from viny.analysis.published import beside_paper
+from viny.analysis.readings import holding, published_tables, readings, readings_table
 from viny.analysis.seals import read_seals
 from viny.analysis.summary import with_encoders
 from viny.analysis.transfer import transfer_law, transfer_table
@@ -38,9 +52,11 @@ class Parts:
         """The files of statistics/ by name; a comparison with the paper where the data sets are the paper's."""
         cells, confidence, shared = self.source.grid, self.source.confidence, self.source.shares_encoders
         fits = scaling.fit_curves(cells, confidence, shared)
+        draws = image_errors.resample(self.source.jobs, self.source.settings.get("miou", "dataset"))
+        summary = chance.with_chance(with_encoders(self.source.cells), self.source.cells)
         found = {
-            "summary": with_encoders(self.source.cells),
-            "effects": effects(cells, confidence, shared),
+            "summary": image_errors.of_cells(summary, draws, confidence),
+            "effects": image_errors.of_effects(effects(cells, confidence, shared), draws, confidence),
             "scaling": fits,
             "scaling_curves": scaling.curve_points(cells, fits, confidence, shared),
             "doubling": scaling.gain_per_doubling(cells, confidence, shared),
@@ -87,11 +103,17 @@ class Parts:
         return readings()
 
     @cached_property
+    def remark(self) -> str:
+        """What the errors over runs leave out, in words; empty if it is not known."""
+        return image_errors.sentence(self.statistics["summary"], self.statistics["effects"])
+
+    @cached_property
     def tables(self) -> dict[str, Table]:
         """The files of tables/ by name."""
-        found = tables.score_tables(self.source.cells)
+        remarks = [self.remark, chance.of_segmentation(self.statistics["summary"]), chance.other_masks(self.source)]
+        found = tables.score_tables(self.source.cells, remarks)
         if self.source.name == PUBLISHED:
-            found = tables.score_tables(published_cells(Reading(deviation=False)), "Mean ± as printed in the paper.")
+            found = published_tables()
         found["tableA1_settings"] = tables.settings_table(self.source.settings)
         found["table2_geometry"] = tables.geometry_table(self.source.geometry)
         if self.source.name == PUBLISHED:
@@ -186,7 +208,7 @@ class Parts:
 
     def write_page(self) -> None:
         """Write overview.html with the figures that are there."""
-        text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note)
+        text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note, self.remark)
         write_text(self.output / "overview.html", text)
 
 

@@ -1,4 +1,4 @@
-"""The published verdicts under every reading of what the paper leaves open: tables/readings."""
+"""The published verdicts under every reading of what the paper leaves open: tables/readings. Also its tables as printed."""
 
 import itertools
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ import pandas as pd
 
 from viny.analysis.claims import judge
 from viny.analysis.formats import MISSING, Table
-from viny.analysis.published import Reading, tables
+from viny.analysis.published import Reading, published_cells, tables
+from viny.analysis.tables import score_tables
 
 SIGNS = {"supported": "+", "contradicted": "−", "negligible": "0", "undecided": "?", "not tested": MISSING}
 EVERY = [Reading(*choice) for choice in itertools.product((True, False), (False, True), (False, True))]
@@ -28,6 +29,14 @@ def readings() -> pd.DataFrame:
 def holding(found: pd.DataFrame) -> Mapping[str, int]:
     """In how many readings each claim has the verdict of the default reading."""
     return found.eq(found.iloc[:, 0], axis=0).sum(axis=1).to_dict()
+
+
+def published_tables() -> dict[str, Table]:
+    """Tables 1, A2 and A3 as the paper prints them."""
+    printed = score_tables(published_cells(Reading(deviation=False)))
+    for table in printed.values():
+        table.note = "Mean ± as printed in the paper; the analysis reads it as a standard deviation over 3 runs."
+    return printed
 
 
 def readings_table(found: pd.DataFrame, claims: list[dict[str, Any]]) -> Table:

@@ -10,13 +10,14 @@
 | beside_paper | cells that the study shares with the paper |
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from viny.analysis import names
 from viny.analysis.formats import MISSING, Table, count, joined, number, plus_minus
-from viny.analysis.frames import KEYS
+from viny.analysis.frames import KEYS, PROBE_CHANCE
 from viny.analysis.summary import with_encoders
 
 SCORES = ["accuracy", "miou"]
@@ -26,6 +27,7 @@ OPTIMIZATION = {
     **{"learning_rate": "Learning rate", "weight_decay": "Weight decay", "gamma": "Gamma"},
     **{"milestones": "Milestones", "precision": "Precision"},
 }
+PROBE, DAGGER = "probe_accuracy_percent", "†"
 OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam"}
 MEASURES = {
     "within_image_variance": ("Within-image variance", 2),
@@ -35,19 +37,20 @@ MEASURES = {
 }
 
 
-def score_tables(cells: pd.DataFrame, note: str = "") -> dict[str, Table]:
+def score_tables(cells: pd.DataFrame, remarks: Sequence[str] = ()) -> dict[str, Table]:
     """Tables 1, A2 and A3: accuracy and mIoU in percent, mean ± standard error over the runs of a cell.
 
-    Cells of encoders that were not trained here are further rows. `note` says what ± is if it is something else.
+    Cells of encoders that were not trained here are further rows; `remarks` stand below the tables that have rows.
     """
     summary = with_encoders(cells)
     bare, started = summary["intermediate"] == "none", (summary["pretrain"] > 0) | (summary["encoder"] != "")
-    scratch = _score_table(summary[bare & ~started], "Table 1", "Without pre-training", ["downstream"], note)
-    pretrained = _score_table(
-        summary[bare & started], "Table A2", "After pre-training", ["pretrain", "downstream"], note
-    )
+    scratch = _score_table(summary[bare & ~started], "Table 1", "Without pre-training", ["downstream"])
+    pretrained = _score_table(summary[bare & started], "Table A2", "After pre-training", ["pretrain", "downstream"])
     axes = ["intermediate", "pretrain", "downstream"]
-    after_task = _score_table(summary[~bare], "Table A3", "With an intermediate task", axes, note)
+    after_task = _score_table(summary[~bare], "Table A3", "With an intermediate task", axes)
+    for table in (scratch, pretrained, after_task):
+        if table.rows:
+            table.note = " ".join(filter(None, [table.note, *remarks]))
     return {
         "table1_from_scratch": scratch,
         "tableA2_pretrained": pretrained,
@@ -55,7 +58,7 @@ def score_tables(cells: pd.DataFrame, note: str = "") -> dict[str, Table]:
     }
 
 
-def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str], note: str) -> Table:
+def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str]) -> Table:
     """One row per cell; a missing cell stays as `–`, one with missing runs says how many it has."""
     order = [part for key in place for part in (["encoder", key] if key == "pretrain" else [key])]
     summary = summary.sort_values(order, kind="stable")
@@ -73,7 +76,7 @@ def _score_table(summary: pd.DataFrame, name: str, which: str, place: list[str],
     left, group = int("intermediate" in place), len(place) - 1
     sizes = "pre-training and fine-tuning" if "pretrain" in place else "fine-tuning"
     title = f"{which}: pixel accuracy and mIoU (%) by number of {sizes} images."
-    return Table(name, title, columns, rows, frame, note or _runs_note(summary), left, group)
+    return Table(name, title, columns, rows, frame, _runs_note(summary), left, group)
 
 
 def settings_table(settings: dict[str, Any]) -> Table:
@@ -100,7 +103,9 @@ def geometry_table(geometry: pd.DataFrame) -> Table:
     """Table 2 (v2): variance of patch tokens and accuracy of the linear patch probe, per encoder."""
     place = ["pretrain", "encoder", "intermediate"]
     bare_first = geometry["intermediate"].ne("none").sort_values(kind="stable").index
-    groups = geometry.loc[bare_first].astype(dict.fromkeys(MEASURES, float)).groupby(place, sort=False)[list(MEASURES)]
+    chance = [name for name in PROBE_CHANCE if name in geometry]
+    columns = [*MEASURES, *chance]
+    groups = geometry.loc[bare_first].astype(dict.fromkeys(columns, float)).groupby(place, sort=False)[columns]
     runs = groups.count().iloc[:, :1].set_axis(["n"], axis=1)
     frame = groups.mean().join(groups.sem().add_suffix("_se")).join(runs).reset_index()
     frame = frame.sort_values(["encoder", "pretrain"], kind="stable")
@@ -108,15 +113,25 @@ def geometry_table(geometry: pd.DataFrame) -> Table:
     for row in frame.to_dict("records"):
         task = "Pre-trained only" if row["intermediate"] == "none" else names.task(row["intermediate"])
         start = [task, row["encoder"] or count(row["pretrain"])]
-        values = (plus_minus(row[key], row[f"{key}_se"], digits) for key, (_, digits) in MEASURES.items())
-        rows.append([*start, *values])
+        values = {key: plus_minus(row[key], row[f"{key}_se"], digits) for key, (_, digits) in MEASURES.items()}
+        if any(row[PROBE] <= row[name] for name in chance):
+            values[PROBE] += DAGGER
+        rows.append([*start, *values.values()])
     note = f"Mean ± standard error over seeds; no error where there is one encoder. {MISSING}: not measured."
+    if chance and frame[chance].notna().all(axis=None):
+        position, majority = frame[chance].mean()
+        note += (
+            f" Without an encoder, the commonest class of each place finds {position:.1f}% of the held-out patches, "
+            f"the commonest class of all {majority:.1f}%."
+        )
+        if any(DAGGER in text for row in rows for text in row):
+            note += f" {DAGGER}: not better than that, so the probe says nothing about this encoder."
     if not rows:
         note = "No encoder's geometry was measured (`geometry: enabled:` in the study file)."
     if (frame["encoder"] == "").all():
         frame = frame.drop(columns="encoder")
-    columns = ["Encoder", HEADINGS["pretrain"], *(heading for heading, _ in MEASURES.values())]
-    return Table("Table 2", "Geometry of the encoders' patch tokens.", columns, rows, frame, note)
+    headings = ["Encoder", HEADINGS["pretrain"], *(heading for heading, _ in MEASURES.values())]
+    return Table("Table 2", "Geometry of the encoders' patch tokens.", headings, rows, frame, note)
 
 
 def beside_table(beside: pd.DataFrame) -> Table:

@@ -20,7 +20,7 @@ from viny.provenance import processor
 
 PUBLISHED = {"intel": (14034, 3000), "pets": (6349, 1000)}  # training and test images of the paper's data sets
 # Settings that the time of a run depends on, beside the model and the number of images shown.
-_TIMED = ("precision", "batch_size", "test_images", "heldout_images", "images", "probe_epochs")
+_TIMED = ("precision", "batch_size", "test_images", "heldout_images", "images")
 
 
 class Rate(NamedTuple):

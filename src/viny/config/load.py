@@ -30,8 +30,8 @@ TASKS: dict[str, type[Training]] = {
     "segmentation": Finetuning,
 }
 # What a variant may change.
-VARIABLE = ("grid", "model", "pretrain", "intermediate", "finetune", "seeding", "analysis")
-VARIABLE_KEYS = {"grid": ("exclude", "share_encoder"), "analysis": ("miou",)}
+VARIABLE = ("grid", "data", "model", "pretrain", "intermediate", "finetune", "seeding", "analysis")
+VARIABLE_KEYS = {"grid": ("exclude", "share_encoder"), "data": ("split_seed",), "analysis": ("miou",)}
 
 AnySection = TypeVar("AnySection", bound=Section)
 AnyTraining = TypeVar("AnyTraining", bound=Training)
@@ -126,8 +126,9 @@ def _present(raw: dict[str, Any]) -> dict[str, Any]:
         data = overlay({"sets": overlay(SETS, former)}, data)
     if isinstance(tasks, Mapping):
         tasks = overlay(INTERMEDIATE, {name: _count(settings) for name, settings in tasks.items()})
-    if isinstance(geometry, Mapping) and geometry.get("probe_accuracy") in ("held_out", "training"):
-        raw["geometry"] = {key: value for key, value in geometry.items() if key != "probe_accuracy"}
+    if isinstance(geometry, Mapping):
+        gone = ("probe_accuracy", "probe_epochs", "probe_learning_rate")  # the probe is trained to convergence
+        raw["geometry"] = {key: value for key, value in geometry.items() if key not in gone}
     return {**raw, "data": data, "intermediate": tasks}
 
 

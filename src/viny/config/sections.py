@@ -313,12 +313,16 @@ class Geometry(Section):
     images: int = Field(
         2000, ge=2, description="Training images of the linear patch probe; everything is measured on the test images."
     )
-    probe_epochs: int = Field(5, ge=1, description="Epochs of the linear patch probe.")
-    probe_learning_rate: float = Field(1e-2, gt=0, description="Learning rate of the probe (Adam).")
+    probe_iterations: int = Field(
+        2000,
+        ge=1,
+        description="Most iterations of the linear patch probe (logistic regression by L-BFGS), which stops before "
+        "once it has converged.",
+    )
 
     def samples_seen(self, images: int) -> int:
-        """Images that are looked at: once for their tokens, then in each epoch of the probe."""
-        return images * (1 + self.probe_epochs)
+        """Images that are looked at, each once for its tokens."""
+        return images
 
 
 class Compute(Section):
@@ -418,8 +422,8 @@ class Config(Section):
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
         "{normalize: false}}`; cells, and runs that the change does not concern, are those of the study itself. May "
-        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `analysis.miou`, `grid.share_encoder` and, to "
-        "run fewer cells, `grid.exclude`.",
+        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `data.split_seed`, `analysis.miou`, "
+        "`grid.share_encoder` and, to run fewer cells, `grid.exclude`.",
     )
 
     @property

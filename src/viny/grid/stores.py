@@ -16,7 +16,7 @@ PROCEDURAL = Path("resources/procedural")
 # Where each generated data set lies below its root: the layouts of the published archives.
 PROCEDURAL_LAYOUT = {"imagenet": "imagenet/train", "intel": "intel", "pets": "oxford-iiit-pet"}
 
-Needs = tuple[str, int, int | None]  # a stage's data set, pixels and test images
+Needs = tuple[str, int, int | None, int]  # a stage's data set, pixels, test images and seed of the split
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def stores_of(configs: Sequence[Config]) -> dict[Needs, StoreSpec]:
     """The stores that a study and its variants read.
 
     Args:
-        configs: of the study, then of its variants, which have the same `data`.
+        configs: of the study, then of its variants, which have the same `data` but for the seed of the split.
     """
     sizes: dict[Needs, int | None] = {}
     tested: dict[Needs, dict[Needs, None]] = {}
@@ -125,9 +125,9 @@ def stores_of(configs: Sequence[Config]) -> dict[Needs, StoreSpec]:
 
 
 def needs(config: Config, section: str) -> Needs:
-    """Data set, pixels and test images of a stage."""
+    """Data set, pixels, test images and seed of the split of a stage."""
     pixels = config.data.store_pixels if section == "pretrain" else config.model.image_size
-    return config.stages[section].images, pixels, held_back(config, section)
+    return config.stages[section].images, pixels, held_back(config, section), config.data.split_seed
 
 
 def normal(*parts: str) -> Path:
@@ -155,7 +155,7 @@ def _demands(config: Config) -> Iterator[tuple[str, int | None]]:
 
 
 def _store(config: Config, at: Needs, images: int | None, tested: tuple[StoreSpec, ...]) -> StoreSpec:
-    (name, pixels, tests), data = at, config.data
+    (name, pixels, tests, seed), data = at, config.data
     source = normal(data.root, data.sets[name].images)
     if data.procedural:
         source = PROCEDURAL / _recipe(data.procedural, name) / PROCEDURAL_LAYOUT[name]
@@ -166,7 +166,7 @@ def _store(config: Config, at: Needs, images: int | None, tested: tuple[StoreSpe
         spec=data.sets[name],
         procedural=data.procedural,
         pixels=pixels,
-        split_seed=data.split_seed,
+        split_seed=seed,
         tests=tests,
         images=images,
         bad_images=data.bad_images,

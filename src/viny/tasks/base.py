@@ -20,7 +20,7 @@ from viny.encoders.base import Encoder
 from viny.encoders.checkpoints import save_model, write_timm_config
 from viny.encoders.heads import Head
 from viny.errors import VinyError
-from viny.tasks.metrics import IGNORE, cross_entropy
+from viny.tasks.metrics import IGNORE, blind_answers, cross_entropy, share_right
 from viny.training.rng import torch_stream
 
 Batch = dict[str, Tensor]
@@ -174,15 +174,27 @@ class ImageTask(StoreTask):
         """Test images by their number 0..tests-1."""
         return self.prepare(self.read(self.first_test + numbers))
 
+    def training_labels(self) -> Iterator[Tensor]:
+        """The labels of all training images without augmentation, (B, ...) a batch."""
+        for numbers in torch.arange(self.images).split(TEST_BATCH):
+            yield self.labels(self.prepare(self.read(self.first + numbers)))
+
     @torch.inference_mode()
     def evaluate(self) -> dict[str, Any]:
-        """Loss and accuracy on the test images, and `chance`, the share of their commonest class."""
-        loss, correct, counts = 0.0, 0, torch.zeros((), dtype=torch.int64)
+        """Loss and accuracy on the test images.
+
+        Beside them `chance`, the accuracy of the training labels' commonest class, and for several labels an image
+        `chance_position`, that of the commonest at each place.
+        """
+        loss, found, truth = 0.0, [], []
         for batch in self.test_batches():
             scores, labels = self.scores(batch["image"]), self.labels(batch).long()
-            counted = labels[labels != self.ignored]
-            loss += cross_entropy(scores, labels, self.ignored).item() * len(counted)
-            correct += int((scores.argmax(dim=1) == labels).sum())
-            counts = counts + counted.bincount(minlength=scores.shape[1]).cpu()
-        total = int(counts.sum())
-        return {"loss": loss / total, "accuracy": correct / total, "chance": int(counts.max()) / total}
+            loss += cross_entropy(scores, labels, self.ignored).item() * int((labels != self.ignored).sum())
+            found.append(scores.argmax(dim=1))
+            truth.append(labels)
+        labels = torch.cat(truth)
+        blind = blind_answers(self.training_labels(), scores.shape[1], self.ignored)
+        right = {name: share_right(answers, labels, self.ignored) for name, answers in blind.items()}
+        chance = {"chance": right.pop("majority")} | {f"chance_{name}": share for name, share in right.items()}
+        accuracy = share_right(torch.cat(found), labels, self.ignored)
+        return {"loss": loss / int((labels != self.ignored).sum()), "accuracy": accuracy, **chance}

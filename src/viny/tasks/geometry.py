@@ -14,15 +14,17 @@ from torch.nn import functional as F
 
 from viny.config.sections import Geometry as Settings
 from viny.datasets import augment
-from viny.encoders.base import Encoder, initialize
+from viny.encoders.base import Encoder
 from viny.errors import VinyError
+from viny.logs import log
 from viny.tasks.base import TEST_BATCH, StoreTask
-from viny.tasks.metrics import IGNORE, class_counts, cross_entropy, majority_labels
+from viny.tasks.metrics import IGNORE, blind_answers, class_counts, majority_labels, share_right
 
 __all__ = ["Settings", "Task"]
 
 MAPPED_IMAGES = 4
-PROBE_BATCH = 64
+PROBE_DECAY = 1e-5  # of squared weights, so that the best probe exists even where classes can be told apart fully
+PROBE_TOLERANCE = 1e-5  # of the gradient's largest entry; the loss is of the order of 1
 
 
 class Task(StoreTask):
@@ -38,25 +40,31 @@ class Task(StoreTask):
 
     @property
     def budget(self) -> dict[str, int]:
-        """What the probe was given, as metrics.json records it."""
-        epochs, n = self.settings.probe_epochs, self.images
-        steps, seen = -(-n // PROBE_BATCH) * epochs, self.tests + n + n * epochs
-        return {"images": n, "epochs": epochs, "steps": steps, "samples_seen": seen, "batch_size": PROBE_BATCH}
+        """What was looked at, as metrics.json records it: each image once; the probe takes frozen tokens."""
+        n = self.images
+        return {"images": n, "epochs": 1, "steps": 0, "samples_seen": self.tests + n, "batch_size": TEST_BATCH}
 
     def evaluate(self) -> dict[str, Any]:
-        """The scores of metrics.json; accuracies are shares of patches beside `probe_chance`, their commonest class."""
+        """The scores of metrics.json.
+
+        Accuracies are shares of the test images' patches, also `probe_chance` and `probe_chance_position`: those of the
+        training patches' commonest class, and of the commonest at each place. A probe that does not beat them says
+        nothing about the encoder.
+        """
         self.tokens, labels = self._tokens_and_labels(self.first_test, self.tests)
         tokens, training_labels = self._tokens_and_labels(self.first, self.images)
-        probe = train_probe(tokens, training_labels, len(self.classes), self.settings, self.stream("probe"))
+        probe, iterations = train_probe(tokens, training_labels, len(self.classes), self.settings.probe_iterations)
         self.similarity, self.error = similarity_by_distance(self.tokens)
         within, across = variances(self.tokens)
-        counted = labels[labels != IGNORE]
+        blind = blind_answers([training_labels], len(self.classes))
         return {
             "within_image_variance": within,
             "across_image_variance": across,
             "probe_accuracy": accuracy(probe, self.tokens, labels),
             "probe_accuracy_training": accuracy(probe, tokens, training_labels),
-            "probe_chance": int(counted.bincount().max()) / len(counted),
+            "probe_iterations": iterations,
+            "probe_chance": share_right(blind["majority"], labels),
+            "probe_chance_position": share_right(blind["position"], labels),
             "similarity_by_distance": self.similarity.tolist(),
         }
 
@@ -141,24 +149,44 @@ def reference_patches(mask: Tensor, patch_size: int, classes: list[str]) -> dict
     return found
 
 
-def train_probe(
-    tokens: Tensor, labels: Tensor, classes: int, settings: Settings, generator: torch.Generator
-) -> nn.Linear:
-    """A linear classifier of tokens; the CPU generator gives initial weights and the order of images."""
-    probe = nn.Linear(tokens.shape[-1], classes)
-    initialize(probe, generator)
-    probe.to(tokens.device)
-    optimizer = torch.optim.Adam(probe.parameters(), lr=settings.probe_learning_rate)
-    for _ in range(settings.probe_epochs):
-        for batch in torch.randperm(len(tokens), generator=generator).to(tokens.device).split(PROBE_BATCH):
-            optimizer.zero_grad()
-            cross_entropy(probe(tokens[batch]).flatten(0, 1), labels[batch].flatten()).backward()
-            optimizer.step()
-    return probe
+def train_probe(tokens: Tensor, labels: Tensor, classes: int, most: int) -> tuple[nn.Linear, int]:
+    """A linear classifier of tokens, trained to convergence, and the iterations that took.
+
+    Logistic regression by L-BFGS on all tokens at once: it has one optimum, so no learning rate and no random number
+    matters. Tokens are scaled to unit variance in each dimension, which the classifier takes back in the end.
+
+    Args:
+        most: iterations after which it stops in any case, with a warning.
+    """
+    counted = labels != IGNORE
+    features, labels = tokens[counted].double(), labels[counted]
+    mean, scale = features.mean(dim=0), features.std(dim=0).clamp(min=1e-12)
+    features = (features - mean) / scale
+    probe = nn.Linear(features.shape[1], classes, device=tokens.device, dtype=torch.float64)
+    nn.init.zeros_(probe.weight)
+    nn.init.zeros_(probe.bias)
+    search: dict[str, Any] = {"line_search_fn": "strong_wolfe", "tolerance_change": 0.0, "history_size": 20}
+    optimizer = torch.optim.LBFGS(
+        probe.parameters(), max_iter=most, max_eval=2 * most, tolerance_grad=PROBE_TOLERANCE, **search
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(probe(features), labels) + PROBE_DECAY * probe.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    iterations = optimizer.state[probe.weight]["n_iter"]
+    if iterations >= most:
+        log.warning(f"the probe has not converged in {most:,} iterations; raise geometry.probe_iterations")
+    with torch.no_grad():
+        probe.weight.div_(scale)
+        probe.bias.sub_(probe.weight @ mean)
+    return probe.to(tokens.dtype), iterations
 
 
 @torch.no_grad()
 def accuracy(probe: nn.Linear, tokens: Tensor, labels: Tensor) -> float:
     """Share of the patches that count whose class the probe finds, 0..1."""
-    counted = labels != IGNORE
-    return (probe(tokens).argmax(dim=-1) == labels)[counted].double().mean().item()
+    return share_right(probe(tokens).argmax(dim=-1), labels)

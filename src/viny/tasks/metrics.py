@@ -4,6 +4,8 @@ Labels are class numbers 0..K-1, or IGNORE. Rows of a confusion matrix are the t
 and IoU are 0..1.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -57,6 +59,41 @@ def iou_per_image(confusion: Tensor) -> Tensor:
     return torch.where(confusion.sum(dim=(-2, -1)) > 0, iou, torch.nan)
 
 
+def segmentation_scores(confusion: Tensor) -> dict[str, float]:
+    """The scores of metrics.json from the pixel counts of each image (B, K, K)."""
+    total = confusion.sum(dim=0)
+    return {
+        "pixel_accuracy": pixel_accuracy(total),
+        "miou": mean_iou(total),
+        "miou_per_image": iou_per_image(confusion).nanmean().item(),
+    }
+
+
+def blind_answers(labels: Iterable[Tensor], classes: int, ignored: int = IGNORE) -> dict[str, Tensor]:
+    """What is best answered without looking at an image, from training labels (B, ...): class numbers (...).
+
+    `majority` is the commonest class everywhere; `position`, where an image has several labels, the commonest at each
+    place (the majority where no label counts).
+    """
+    counts, shape = torch.zeros(1, dtype=torch.int64), torch.Size()
+    for batch in labels:
+        shape, flat = batch.shape[1:], batch.long().flatten(1) if batch.dim() > 1 else batch.long()[:, None]
+        place = classes * torch.arange(flat.shape[1], device=flat.device)
+        found = (place + flat)[flat != ignored].bincount(minlength=classes * flat.shape[1])
+        counts = counts.to(found.device) + found
+    by_place = counts.view(-1, classes)
+    majority = _commonest(by_place.sum(dim=0))
+    answers = {"majority": majority.expand(shape)}
+    if shape:
+        answers["position"] = torch.where(by_place.sum(dim=1) > 0, _commonest(by_place), majority).view(shape)
+    return answers
+
+
+def share_right(answers: Tensor, labels: Tensor, ignored: int = IGNORE) -> float:
+    """Share of the labels (B, ...) that count which `answers`, of the same shape or (...), get right."""
+    return (answers == labels)[labels != ignored].double().mean().item()
+
+
 def class_counts(masks: Tensor, patch_size: int, classes: int) -> Tensor:
     """Pixels of each class in each patch: (B, S, S) labels -> (B, N, K) int64; ignored pixels count nowhere."""
     b, height, width = masks.shape
@@ -70,5 +107,10 @@ def class_counts(masks: Tensor, patch_size: int, classes: int) -> Tensor:
 def majority_labels(masks: Tensor, patch_size: int, classes: int) -> Tensor:
     """Most frequent class of each patch, of equals the lower: (B, S, S) -> (B, N) int64, IGNORE if none counts."""
     counts = class_counts(masks, patch_size, classes)
-    label = (counts * classes - torch.arange(classes, device=masks.device)).argmax(dim=-1)
-    return torch.where(counts.sum(dim=-1) > 0, label, IGNORE)
+    return torch.where(counts.sum(dim=-1) > 0, _commonest(counts), IGNORE)
+
+
+def _commonest(counts: Tensor) -> Tensor:
+    """Number of the largest of the counts (..., K), of equals the first: (...) int64."""
+    classes = counts.shape[-1]
+    return (counts * classes - torch.arange(classes, device=counts.device)).argmax(dim=-1)

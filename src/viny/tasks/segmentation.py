@@ -1,6 +1,7 @@
 """Segmentation: the class of each pixel, from the token of its patch (Section 3.4, Table A1)."""
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -56,29 +57,41 @@ class Task(ImageTask):
     def evaluate(self) -> dict[str, Any]:
         """Scores of the confusion matrix of all test pixels that are not ignored.
 
-        Beside them `miou_per_image`, the released code's number: averaged over images, absent classes as 0.
+        Beside them `miou_per_image`, the released code's number: averaged over images, absent classes as 0. And
+        `chance`, the scores of predictions that see no image: the training masks' commonest class, and that of each
+        pixel.
         """
-        loss, each = 0.0, []
+        loss, every = 0.0, defaultdict(list)
+        blind = metrics.blind_answers(self.training_labels(), len(self.classes))
         for batch in self.test_batches():
             scores, truth = self.scores(batch["image"]), batch["mask"]
             loss += metrics.cross_entropy(scores, truth).item() * int((truth != IGNORE).sum())
-            each.append(metrics.confusion_per_image(truth, scores.argmax(dim=1), len(self.classes)))
-        per_image = torch.cat(each)
-        confusion, self.test_miou = per_image.sum(dim=0), metrics.iou_per_image(per_image).cpu()
+            for name, answers in {"model": scores.argmax(dim=1), **blind}.items():
+                each = metrics.confusion_per_image(truth, answers.expand(truth.shape), len(self.classes))
+                every[name].append(each)
+        per_image = {name: torch.cat(each) for name, each in every.items()}
+        self.confusions = per_image.pop("model")  # (tests, K, K)
+        self.test_miou = metrics.iou_per_image(self.confusions).cpu()
+        confusion = self.confusions.sum(dim=0)
         iou = [None if math.isnan(value) else value for value in metrics.class_iou(confusion).tolist()]
         return {
             "loss": loss / int(confusion.sum()),
-            "pixel_accuracy": metrics.pixel_accuracy(confusion),
+            **metrics.segmentation_scores(self.confusions),
             "class_iou": dict(zip(self.classes, iou, strict=True)),
-            "miou": metrics.mean_iou(confusion),
-            "miou_per_image": self.test_miou.nanmean().item(),
             "confusion": confusion.tolist(),
+            "chance": {name: metrics.segmentation_scores(each) for name, each in per_image.items()},
         }
 
     @torch.inference_mode()
     def write(self, folder: Path) -> None:
-        """Weights, and examples.npz: the first test images and the best, median and worst predictions."""
+        """Weights; confusions.npz: the pixel counts of each test image; examples.npz: some images and predictions.
+
+        The examples are the first test images and the best, median and worst predictions.
+        """
         super().write(folder)
+        names = [self.store.names[self.first_test + number] for number in range(self.tests)]
+        counts = self.confusions.cpu().numpy().astype(np.int32)
+        np.savez_compressed(folder / "confusions.npz", names=np.array(names), confusions=counts)
         ranked = self.test_miou.argsort(descending=True)
         ranked = ranked[~self.test_miou[ranked].isnan()]
         half, first = len(ranked) // 2, torch.arange(min(4, self.tests))
@@ -91,7 +104,7 @@ class Task(ImageTask):
             images=augment.to_bytes(images).cpu().numpy(),
             truth=batch["mask"].cpu().numpy(),
             prediction=self.scores(batch["image"]).argmax(dim=1).byte().cpu().numpy(),
-            names=np.array([self.store.names[row] for row in (self.first_test + numbers).tolist()]),
+            names=np.array(names)[numbers],
             iou=self.test_miou[numbers].numpy(),
             kind=np.array([kind for kind, those in chosen.items() for _ in those]),
             classes=np.array(self.classes),
