@@ -115,7 +115,7 @@ def of_cells(summary: pd.DataFrame, draws: Draws, confidence: float) -> pd.DataF
 
 
 def of_effects(effects: pd.DataFrame, draws: Draws, confidence: float) -> pd.DataFrame:
-    """`effects` with COLUMNS: paired by seed and image; the spread over seeds is the moderated one."""
+    """`effects` with COLUMNS, paired by seed and image."""
 
     def runs(row: Any) -> list[np.ndarray]:
         axis, cell = AXES[row.family], ["", row.pretrain, row.intermediate, row.downstream]
@@ -126,8 +126,7 @@ def of_effects(effects: pd.DataFrame, draws: Draws, confidence: float) -> pd.Dat
             return [above[seed] - below[seed] for seed in shared]
         return [np.mean(list(above.values()), axis=0) - np.mean(list(below.values()), axis=0)]
 
-    moderated = {"effect": "value", "se_moderated": "se", "df_moderated": "df"}
-    frame = effects[["family", *KEYS, "baseline", *moderated]].rename(columns=moderated)
+    frame = effects[["family", *KEYS, "baseline", "effect", "se", "df"]].rename(columns={"effect": "value"})
     return effects.join(_intervals(frame, runs, confidence))
 
 

@@ -1,4 +1,4 @@
-"""The published verdicts under every reading of what the paper leaves open: tables/readings. Also its tables as printed."""
+"""The published tables as printed, and the published verdicts under every reading of what the paper leaves open."""
 
 import itertools
 from collections.abc import Mapping
