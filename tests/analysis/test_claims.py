@@ -238,6 +238,7 @@ def test_a_study_states_its_own_claims():
         ({"says": "x", "bend": {"intermediate": "images"}, "expect": {"above": 0}}, "axis of sizes"),
         ({"says": "x", "change": {"pretrain": [0, 1]}, "trend": "pretrain", "expect": {"above": 0}}, "another axis"),
         ({"says": "x", "change": {"pretrain": [0, 1]}, "expect": {"above": 0}, "judgment": "each"}, "judge"),
+        ({"says": "x", "change": {"distance": [1, 2]}, "expect": {"above": 0}}, "similarity alone"),
     ],
 )
 def test_claims_that_make_no_sense_are_refused(claim, said):

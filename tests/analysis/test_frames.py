@@ -196,3 +196,10 @@ def test_reading_names_what_is_wrong(tmp_path):
 def test_the_word_none_is_a_task_and_not_a_missing_value(tmp_path):
     simulated(lambda *_: 50, [0], [250]).to_csv(tmp_path / "cells.csv", index=False)
     assert set(from_csv(tmp_path / "cells.csv").cells["intermediate"]) == {"none"}
+
+
+def test_claims_beside_a_table_are_checked(tmp_path):
+    published.published_cells().to_csv(tmp_path / "cells.csv", index=False)
+    (tmp_path / "settings.json").write_text('{"stages": {}, "claims": {"mine": {"says": 1}}}')
+    with pytest.raises(VinyError, match=r"settings\.json does not hold a study's settings"):
+        frames.from_csv(tmp_path / "cells.csv")

@@ -120,7 +120,7 @@ class Asked:
     def _members(self, claim: Claim, measured: Measured, axes: Axes) -> tuple[Measured, list[Member]]:
         """The contrasts of a claim, on scores or, along the axis of tasks, on differences to the baseline."""
         if claim.bend:
-            return measured, list(self._bends(claim, axes))
+            return measured, list(self._bends(claim, measured, axes))
         [(axis, (start, end))] = claim.change.items()
         position = AXES[axis]
         pairs = list(self._steps(claim, axis, start, end, axes))
@@ -141,7 +141,7 @@ class Asked:
             return measured, list(_trends(contrast, AXES[claim.trend]))
         return measured, [Member(cell, weights) for cell, weights in contrast.items()]
 
-    def _bends(self, claim: Claim, axes: Axes) -> Iterator[Member]:
+    def _bends(self, claim: Claim, measured: Measured, axes: Axes) -> Iterator[Member]:
         """Quadratic coefficients along an axis, doubled: the change of the gain per unit, each unit."""
         [(axis, per)] = claim.bend.items()
         position = AXES[axis]
@@ -152,7 +152,7 @@ class Asked:
         for place in self._places(claim, axes, without=position):
             keys = [_at(place, position, n) for n in x]
             weights = {key: 2 * weight for key, weight in polynomial(keys, scale, 2).items()}
-            if self.scores.rows.keys() >= set(keys):
+            if measured.rows.keys() >= set(keys):
                 yield Member(_at(place, position, None), weights)
 
     def _pairs_of_effects(self, claim: Claim, axes: Axes) -> Iterator[tuple[Any, Weights, Weights]]:

@@ -27,6 +27,7 @@ from pydantic_core import to_json
 
 from viny.analysis.mixtures import COMPUTE, Results, refuse_mixtures, refuse_other_encoders
 from viny.config import vary
+from viny.config.claims import Claim
 from viny.config.sections import BASE, SETS, Goal, Prices
 from viny.datasets.leaks import described, leaks
 from viny.errors import VinyError
@@ -205,6 +206,8 @@ def from_csv(path: Path) -> Tables:
         settings |= json.loads(file.read_bytes()) if file.exists() else {}
         for name, section in (("goal", Goal), ("prices", Prices)):
             settings[name] = section.model_validate(settings.get(name, {})).model_dump()
+        for claim in dict(settings.get("claims", {})).values():
+            Claim.model_validate(claim)
     except (ValueError, TypeError) as error:
         raise VinyError(f"{file} does not hold a study's settings ({error}); write it again or remove it") from None
     settings = {**settings, "study": str(cells["study"].iloc[0]), "key": None}

@@ -76,6 +76,11 @@ class Claim(Section):
             raise ValueError("needs exactly one axis in `change` or `bend`")
         if len(self.follows) > 1 or (self.follows and (self.bend or self.trend)):
             raise ValueError("`follows` takes one axis, with `change` and without `trend`")
+        geometry = self.measure != ("miou",)
+        if geometry and (self.follows or (self.judge == "average" and len(self.measure) > 1)):
+            raise ValueError("measures of the geometry are averaged one at a time, and take no `follows`")
+        if "distance" in {*self.change, *self.at} and self.measure != ("similarity",):
+            raise ValueError("`distance` is an axis of the measure similarity alone")
         if "intermediate" in self.bend or "distance" in self.bend:
             raise ValueError("`bend` needs an axis of sizes, pretrain or downstream")
         if self.trend and (self.bend or self.trend in self.change):
