@@ -165,7 +165,8 @@ def _basis(law: Law) -> str:
 
 
 def _described(row: pd.Series) -> str:
-    times = "" if row["bound"] else f", {_beyond(row)} x"
+    outside = not row["bound"] and row["labels"] > row["measured_to"]
+    times = f", {_beyond(row)} x the most measured" if outside else ""
     return f"{_encoder(row)} {_labels(row)}{times}"
 
 
