@@ -51,15 +51,15 @@ class Classification(Scores):
     chance_position: Fraction | None = None
 
 
-class Blind(_Part):
-    """Scores of a prediction that sees no image."""
+class PixelScores(_Part):
+    """Of predictions for all test pixels."""
 
     pixel_accuracy: Fraction
     miou: Fraction
     miou_per_image: Fraction
 
 
-class Segmentation(Scores):
+class Segmentation(Scores, PixelScores):
     """Of segmentation, over all test pixels.
 
     Attributes:
@@ -70,12 +70,9 @@ class Segmentation(Scores):
             empty in results of older versions.
     """
 
-    pixel_accuracy: Fraction
     class_iou: dict[str, Fraction | None]
-    miou: Fraction
-    miou_per_image: Fraction
     confusion: list[list[Annotated[int, Field(ge=0)]]]
-    chance: dict[Literal["majority", "position"], Blind] = {}
+    chance: dict[Literal["majority", "position"], PixelScores] = {}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -104,7 +104,7 @@ def test_masks_that_the_number_of_labels_leaves_out_are_named(tmp_path):
     study = study_of(tmp_path, geometry=False, intermediate=["none", "spatial_pets", "cls_intel"])
     fill(study)
     sentence = chance.other_masks(from_study(study))
-    assert sentence.endswith("used: Spatial-Pets (the masks of 32 images).")
+    assert sentence.endswith("used: Spatial-Pets (of 32 images).")
     assert chance.other_masks(published.tables()) == ""
 
 

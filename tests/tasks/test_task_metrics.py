@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from viny.tasks.metrics import (
     IGNORE,
+    blind_answers,
     class_counts,
     class_iou,
     confusion_per_image,
@@ -19,6 +20,7 @@ from viny.tasks.metrics import (
     majority_labels,
     mean_iou,
     pixel_accuracy,
+    share_right,
 )
 
 
@@ -111,3 +113,13 @@ def test_majority_label_of_a_patch():
     assert majority_labels(torch.tensor([[[2, IGNORE], [IGNORE, IGNORE]]]), 2, 3).tolist() == [[2]]
     assert majority_labels(torch.full((1, 2, 2), IGNORE), 2, 3).tolist() == [[IGNORE]]
     assert majority_labels(torch.tensor([[[253, 254], [254, 0]]]), 2, 255).tolist() == [[254]]
+
+
+def test_answers_without_an_image_by_hand():
+    batches = [torch.tensor([[0, 1, 255], [2, 1, 255]]), torch.tensor([[0, 2, 255]])]
+    found = blind_answers(batches, 3)
+    assert found["majority"].tolist() == [0, 0, 0]  # of equally common classes the first
+    assert found["position"].tolist() == [0, 1, 0]  # where no label counts, the majority
+    assert share_right(found["position"], torch.tensor([[0, 2, 0], [0, 1, 255]])) == 4 / 5
+    whole = blind_answers([torch.tensor([3, 3, 1])], 4, ignored=-1)
+    assert {name: answer.item() for name, answer in whole.items()} == {"majority": 3}

@@ -63,6 +63,7 @@ def test_every_declared_result_is_there(toy):
             "metrics.json",
             "history.jsonl",
             "examples.npz",
+            "confusions.npz",
         }
 
 

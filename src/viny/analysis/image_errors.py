@@ -6,8 +6,8 @@ runs image by image. It shows how a mean over seeds, or a difference of two, wou
 
 Three seeds are too few to be drawn from. Their variance is known up to a chi-square with n - 1 degrees of freedom, as
 in Student's t, and that of the images is added to it, less the part that both hold: that seeds differ from image to
-image. The interval averages over what the variance of the seeds may be. (Adding degrees of freedom by Satterthwaite's
-formula instead covers 90% with two seeds.)
+image. The interval averages over what the variance of the seeds may be. (With Satterthwaite's degrees of freedom
+instead, intervals of two seeds cover 90%.)
 """
 
 import zipfile
@@ -28,13 +28,8 @@ DRAWS = 2000
 QUANTILES = (np.arange(1000) + 0.5) / 1000
 CELL = ["encoder", *KEYS]
 COLUMNS = ["se_images", "low_seeds_images", "high_seeds_images"]
-AXES = {
-    "pretrain": 1,
-    "pretrain_step": 1,
-    "intermediate": 2,
-    "downstream_step": 3,
-}  # what a comparison changes, in CELL
-
+# What a comparison changes, as a place in CELL.
+AXES = {"pretrain": 1, "pretrain_step": 1, "intermediate": 2, "downstream_step": 3}
 Draws = dict[tuple, dict[int, np.ndarray]]  # by cell and seed, the scores of a run on each of DRAWS samples
 
 
@@ -49,13 +44,13 @@ def resample(jobs: Iterable[Job], miou: str = "dataset") -> Draws:
     Raises:
         VinyError: a file is damaged.
     """
-    samples: dict[tuple[str, ...], np.ndarray] = {}
+    samples: dict[tuple[str, ...], np.ndarray] = {}  # by names of the test images
     found: Draws = {}
     for job in jobs:
         path = job.folder / "confusions.npz"
         if job.stage == "finetune" and path.exists():
             names, confusions = _read(path)
-            if names not in samples:  # a different draw for each set of test images
+            if names not in samples:
                 random, n = np.random.default_rng(len(samples)), len(names)
                 samples[names] = random.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float)
             place = place_of(job)
@@ -88,21 +83,22 @@ def over_images(draws: np.ndarray) -> tuple[float, float]:
     """What images do to a mean over seeds, from the scores (seeds, draws) of runs on the same samples.
 
     Returns:
-        the standard error over images, and the variance that the seeds' own spread holds as well.
+        the standard error over images, and the part of its square that the seeds' own spread holds as well.
     """
     seeds, mean = len(draws), draws.mean(axis=0)
+    se = float(mean.std(ddof=1))
     common = (draws - mean).var(axis=1, ddof=1).sum() / (seeds * (seeds - 1)) if seeds > 1 else 0.0
-    return float(mean.std(ddof=1)), float(common)
+    return se, min(float(common), se**2)
 
 
 def interval(value: float, se: float, df: float, images: tuple[float, float], confidence: float) -> tuple[float, float]:
     """Ends of the interval over seeds (standard error and degrees of freedom) and images (of `over_images`).
 
-    Without images it is Student's.
+    It is never narrower than Student's over seeds alone.
     """
-    se_images, common = images
     if np.isnan(se):
         return np.nan, np.nan
+    se_images, common = images
     seeds = se**2 * df / stats.chi2.ppf(QUANTILES, df)  # what the variance over seeds may be
     deviation = np.sqrt(se_images**2 + np.maximum(seeds - common, 0))
     reach = brentq(lambda r: 2 * stats.norm.sf(r / deviation).mean() - (1 - confidence), 0, 100 * deviation.max())
@@ -123,11 +119,9 @@ def of_effects(effects: pd.DataFrame, draws: Draws, confidence: float) -> pd.Dat
     """`effects` with COLUMNS: paired by seed and image; the spread over seeds is the moderated one."""
 
     def runs(row: Any) -> list[np.ndarray]:
-        axis = AXES[row.family]
-        cell = ["", row.pretrain, row.intermediate, row.downstream]
-        above = draws.get(tuple(cell), {})
-        cell[axis] = type(cell[axis])(row.baseline)
-        below = draws.get(tuple(cell), {})
+        axis, cell = AXES[row.family], ["", row.pretrain, row.intermediate, row.downstream]
+        other = [*cell[:axis], type(cell[axis])(row.baseline), *cell[axis + 1 :]]
+        above, below = (draws.get(tuple(place), {}) for place in (cell, other))
         shared = above.keys() & below.keys()
         if shared or not (above and below):
             return [above[seed] - below[seed] for seed in shared]
@@ -154,8 +148,7 @@ def _intervals(frame: pd.DataFrame, runs: Callable[[Any], list[np.ndarray]], con
     """COLUMNS for each row of a frame with `value`, `se` and `df`; not a number where no matrices were kept."""
     found = pd.DataFrame(np.nan, index=frame.index, columns=COLUMNS)
     for row in frame.itertuples():
-        draws = runs(row)
-        if draws:
+        if draws := runs(row):
             images = over_images(np.array(draws))
             found.loc[row.Index] = images[0], *interval(row.value, row.se, row.df, images, confidence)
     return found

@@ -119,7 +119,7 @@ def geometry_table(geometry: pd.DataFrame) -> Table:
         rows.append([*start, *values.values()])
     note = f"Mean ± standard error over seeds; no error where there is one encoder. {MISSING}: not measured."
     if chance and frame[chance].notna().all(axis=None):
-        position, majority = frame[PROBE_CHANCE].mean()
+        position, majority = frame[chance].mean()
         note += (
             f" Without an encoder, the commonest class of each place finds {position:.1f}% of the held-out patches, "
             f"the commonest class of all {majority:.1f}%."
