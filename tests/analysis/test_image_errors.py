@@ -89,6 +89,9 @@ def test_what_seeds_and_images_share_is_not_counted_twice():
     se, common = over_images(draws)
     assert (se, common) == pytest.approx((0.5, 0.25), rel=0.05)
     assert over_images(np.tile(draws[:1], (4, 1))) == pytest.approx((1, 0), abs=0.02)
+    opposite = np.stack([draws[0], 0.1 * draws[1] - draws[0]])  # by chance, in a difference of alike runs
+    images = over_images(opposite)
+    assert np.diff(interval(0, 0.3, 2, images, 0.95)) >= np.diff(interval(0, 0.3, 2, (0, 0), 0.95))
 
 
 def test_intervals_over_seeds_and_images_hold_the_truth():

@@ -83,17 +83,18 @@ def over_images(draws: np.ndarray) -> tuple[float, float]:
     """What images do to a mean over seeds, from the scores (seeds, draws) of runs on the same samples.
 
     Returns:
-        the standard error over images, and the variance that the seeds' own spread holds as well.
+        the standard error over images, and the part of its square that the seeds' own spread holds as well.
     """
     seeds, mean = len(draws), draws.mean(axis=0)
+    se = float(mean.std(ddof=1))
     common = (draws - mean).var(axis=1, ddof=1).sum() / (seeds * (seeds - 1)) if seeds > 1 else 0.0
-    return float(mean.std(ddof=1)), float(common)
+    return se, min(float(common), se**2)
 
 
 def interval(value: float, se: float, df: float, images: tuple[float, float], confidence: float) -> tuple[float, float]:
     """Ends of the interval over seeds (standard error and degrees of freedom) and images (of `over_images`).
 
-    Without images it is Student's.
+    It is never narrower than Student's over seeds alone.
     """
     if np.isnan(se):
         return np.nan, np.nan
