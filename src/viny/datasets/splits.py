@@ -1,6 +1,7 @@
 """Published splits, labels and groups of own data sets: folders, lists and tables."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ SIDES = {
     **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
 }
 
+_ROUNDABOUT = re.compile(r"^/|//|(^|/)\.\.?/")  # such as /data/images/x.jpg, ./x.jpg and ../images/x.jpg
+
 
 def stem(path: str) -> str:
     """A path without its suffix, in the one spelling of composed characters."""
@@ -30,11 +33,11 @@ class Lookup:
     """Finds images by their paths below the set's `images`; a suffix may be missing.
 
     Args:
-        names: the images by name; both the name and the path are found.
+        names: the images by name; both the name and the path are found. location: where they are.
     """
 
-    def __init__(self, names: Mapping[str, File]):
-        self._names = names
+    def __init__(self, names: Mapping[str, File], location: str):
+        self._names, self._location = names, location
 
     @cached_property
     def _full(self) -> dict[str, str]:
@@ -50,7 +53,12 @@ class Lookup:
 
     def find(self, text: str, where: str) -> str | None:
         """The name of the image that `text` means; None if there is none."""
-        path = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
+        path = unicodedata.normalize("NFC", text.replace("\\", "/"))
+        if _ROUNDABOUT.search(path):
+            location = os.path.abspath(self._location)  # noqa: PTH100
+            path = os.path.relpath(os.path.join(location, path), location)  # noqa: PTH118
+            if path.startswith("../"):
+                raise VinyError(f"{where}: {text} is not in {self._location}; paths are relative to that")
         found = {self._full[path]} if path in self._full else self._stems.get(path, set())
         if len(found) > 1:
             raise VinyError(f"{where}: {text} may be each of {some(sorted(found))}; write the suffix")

@@ -2,6 +2,8 @@
 
 import codecs
 import csv
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +20,14 @@ class Line(NamedTuple):
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """Text in UTF-8 or UTF-16 (with a byte order mark), else in Latin-1."""
-    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding == "utf-16":
-            raise VinyError(f"{where} begins as UTF-16, but is not ({error}); save it as UTF-8") from error
-        text = data.decode("latin-1")
+    """Text in UTF-8 or UTF-16 (with a byte order mark), else as Windows writes it."""
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252", "latin-1"):
+        with suppress(UnicodeDecodeError):
+            text = data.decode(encoding)
+            break
+    else:
+        raise VinyError(f"{where} begins as UTF-16, but is not; save it as UTF-8")
     if "\0" in text:
         raise VinyError(f"{where} has null characters, as no text file has; save it as UTF-8 text")
     return text
@@ -34,6 +36,8 @@ def decode_text(data: bytes, where: str) -> str:
 def read_text(path: Path, setting: str) -> str:
     """Text of a file that the study file names in `setting`."""
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise VinyError(f"{setting}: {path} is a pipe or a device, no file; correct the path")
         if path.stat().st_size > MAX_BYTES:
             raise VinyError(f"{setting}: {path} is larger than {MAX_BYTES >> 20:,} MiB, too large for a list or table")
         return decode_text(path.read_bytes(), str(path))
@@ -43,7 +47,7 @@ def read_text(path: Path, setting: str) -> str:
 
 def read_lines(text: str) -> list[Line]:
     """The lines of a list that are not empty, one field each."""
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(_lines(text), start=1)
     return [Line(number, (line.strip(),)) for number, line in lines if line.strip()]
 
 
@@ -52,7 +56,7 @@ def read_table(text: str, where: str, columns: tuple[str, ...], optional: tuple[
     first, _, _ = text.lstrip().partition("\n")
     delimiter = max(",;\t", key=first.count)
     try:
-        rows = csv.reader(text.splitlines(), delimiter=delimiter)
+        rows = csv.reader(_lines(text), delimiter=delimiter, strict=True)
         header: list[str] = []
         lines = []
         for row in rows:
@@ -61,6 +65,9 @@ def read_table(text: str, where: str, columns: tuple[str, ...], optional: tuple[
                 continue
             if not header:
                 header = [cell.lower() for cell in cells]
+                twice = [name for name in (*columns, *optional) if header.count(name) > 1]
+                if twice:
+                    raise VinyError(f"{where}: its first line names the column {twice[0]} more than once; rename one")
                 missing = [name for name in columns if name not in header]
                 if missing:
                     raise VinyError(
@@ -79,3 +86,8 @@ def read_table(text: str, where: str, columns: tuple[str, ...], optional: tuple[
     if not lines:
         raise VinyError(f"{where} has no lines; expected a table with the columns {','.join(columns)}")
     return lines
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as editors count them; `str.splitlines` ends lines at characters that file names may have."""
+    return re.split("\r\n|\r|\n", text)

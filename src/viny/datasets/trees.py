@@ -128,9 +128,8 @@ def open_tree(path: Path) -> Tree:
         from viny.datasets.archives import open_archive
 
         return open_archive(path)
-    raise VinyError(
-        f"there is no {path}; put a folder, tar or zip of images there, or change the path in the study file"
-    )
+    what = f"{path} is neither a file nor a folder" if path.exists() else f"there is no {path}"
+    raise VinyError(f"{what}; put a folder, tar or zip of images there, or change the path in the study file")
 
 
 def scan(root: str) -> Tree:
@@ -163,14 +162,18 @@ def scan(root: str) -> Tree:
                     tree.folders.add(path)
                     waiting.append((path + "/", (*above, here)))
                 continue
-            size = MISSING if status is None else status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
             if is_image(item.name):
-                tree.images[path] = File(path, size)
+                tree.images[path] = File(path, size_of(status))
             elif status is None:
                 tree.broken.append(path)
             else:
-                tree.others[path] = File(path, size)
+                tree.others[path] = File(path, size_of(status))
     return replace(tree, hidden=hidden)
+
+
+def size_of(status: os.stat_result | None) -> int:
+    """Bytes of a file, MISSING or IRREGULAR; of nothing by None."""
+    return MISSING if status is None else status.st_size if stat.S_ISREG(status.st_mode) else IRREGULAR
 
 
 def bad_size(file: File) -> str:
