@@ -35,8 +35,6 @@ rule all:
 
 # The states of finished runs have served: they are kept until Snakemake has accepted all results.
 onsuccess:
-    from viny.training.state import prune_states
-
     prune_states(FOLDER / ".state")
     if (FOLDER / "overview.html").exists():
         print(f"All results on one page: {FOLDER}/overview.html", file=sys.stderr)

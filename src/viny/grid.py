@@ -242,7 +242,7 @@ class Study:
     @cached_property
     def folder(self) -> Path:
         """Folder of all its results."""
-        return Path(os.path.normpath(self.config.results), self.name)
+        return Path(self.config.results, self.name)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -337,7 +337,7 @@ class Stores:
                 tests=tests,
                 images=self._sizes[place],
                 bad_images=data.bad_images,
-                root=Path(os.path.normpath(config.stores)),
+                root=Path(config.stores),
                 base=Path(os.path.normpath(Path(data.root).expanduser())),
                 tested=tuple(tested),
                 leaks=data.leaks or ("stop" if own else "allow"),

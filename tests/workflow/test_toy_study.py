@@ -84,6 +84,13 @@ def test_nothing_is_written_outside_the_working_directory(toy):
     }  # fmt: skip
 
 
+def test_what_a_killed_snakemake_left_is_removed_at_the_next_start(toy):
+    left = toy.work / "results/toy/.state/finetune-123"
+    (left / "done").mkdir(parents=True)
+    assert toy.run(config=TOY).returncode == 0
+    assert not left.exists()
+
+
 def test_a_second_run_does_nothing(toy):
     done = toy.run(config=TOY)
     assert done.returncode == 0

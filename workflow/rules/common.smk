@@ -24,6 +24,7 @@ from viny.errors import VinyError
 from viny.grid import CHECKPOINTS, Study
 from viny.preload import DRIVER, driver_id
 from viny.survey import analysis_is_current, survey
+from viny.training.state import prune_states
 
 try:
     for path in workflow.configfiles:
@@ -35,6 +36,8 @@ try:
     if SURVEY is not None:
         logs.setup()
         register()
+        if not SURVEY.pending:  # what a Snakemake leaves that is stopped after its last job
+            prune_states(STUDY.folder / ".state")
 except VinyError as error:
     sys.exit(f"The config cannot be used:\n  {error}")
 

@@ -1,19 +1,45 @@
 """What is wrong with a study file, in plain words: the setting, its value and what is allowed."""
 
 import itertools
+import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from viny.config.sections import NONE, Config, Finetuning, Intermediate, Pretraining, Section, Training
+from viny.config.sections import (
+    ENCODER,
+    FOLDER,
+    NAME,
+    NONE,
+    PATH,
+    TASK,
+    Config,
+    Finetuning,
+    Intermediate,
+    Pretraining,
+    Section,
+    Training,
+)
 from viny.errors import did_you_mean
 
 PETS_IMAGES = 7349  # Oxford-IIIT Pet, trainval and test together
 IMAGENET_IMAGES = 1281167  # ImageNet-1K train
 PUBLISHED = "published"  # the folder of the paper's own numbers among the results
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+MOST_CELLS = 100_000
+_CHARACTERS = "only letters, digits, `.`, `_` and `-` are"
+_ALLOWED = {
+    NAME: f"{_CHARACTERS}, with a letter or digit first",
+    ENCODER: f"{_CHARACTERS}, with a letter first",
+    TASK: "only small letters, digits and `_` are, with a letter first",
+    FOLDER: "only letters, digits, `/`, `.`, `_`, `-`, `@`, `+` and `=` are, and not `-` first",
+    PATH: "it must not be empty or have line breaks and other control characters",
+}
+# Folders that are not free for results and stores.
+_TAKEN = {"logs": "where logs are written", ".snakemake": "where Snakemake keeps its own files"}
 _SHOWN = 200  # characters of a value
 _TYPES = {
     "int_type": "a whole number",
@@ -66,7 +92,7 @@ def explain(error: ValidationError, model: type[BaseModel], at: Sequence[str | i
             case "string_too_long":
                 yield f"{said} is too long, at most {context['max_length']} characters are allowed"
             case "string_pattern_mismatch":
-                yield f"{said} holds a character that is not allowed, letters, digits, `.`, `_` and `-` are safe"
+                yield f"{said} is not allowed, {_ALLOWED[context['pattern']]}"
             case "finite_number":
                 yield f"{said} is not a finite number"
             case "int_parsing_size":
@@ -87,6 +113,10 @@ def dotted(path: Sequence[str | int]) -> str:
 
 def contradictions(config: Config) -> Iterator[str]:
     """Settings that are valid one by one and do not go together."""
+    cells = math.prod(len(getattr(config.grid, axis)) for axis in ("pretrain", "intermediate", "downstream", "seeds"))
+    if cells > MOST_CELLS:
+        yield f"grid: {cells:,} cells are more than the {MOST_CELLS:,} that a study may have; split it into several"
+        return
     yield from _grid(config)
     yield from _names(config)
     yield from _model(config)
@@ -118,7 +148,7 @@ def _grid(config: Config) -> Iterator[str]:
             what = f"unknown key{did_you_mean(unknown[0], Cell._fields)}" if unknown else "names no axis"
             yield f"grid.exclude[{number}]{'.' + str(unknown[0]) if unknown else ''}: {what}; known here: {known}"
             return
-        odd = [value for value in entry.values() if isinstance(value, dict) or value in (None, [])]
+        odd = [value for value in entry.values() if value == [] or any(map(_is_odd, _values(value)))]
         if odd:
             yield f"grid.exclude[{number}]: {odd[0]!r} is neither a value nor a list of values"
             return
@@ -127,6 +157,14 @@ def _grid(config: Config) -> Iterator[str]:
             yield f"grid.exclude[{number}]: {entry} matches no cell of the grid, which has {shown}"
     if not any(True for _ in cells_of(grid)):
         yield f"grid.exclude: {list(grid.exclude)} leaves no cell of {len(everything):,}; remove an entry"
+
+
+def _values(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _is_odd(value: Any) -> bool:
+    return not isinstance(value, int | float | str)
 
 
 def _names(config: Config) -> Iterator[str]:
@@ -228,10 +266,11 @@ def _choices(config: Config) -> Iterator[str]:
 
     if config.study == PUBLISHED:
         yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
-    if config.results == config.stores:
+    if os.path.realpath(config.results) == os.path.realpath(config.stores):
         yield f"stores: {config.stores} is the folder of the results, too; choose another"
-    if config.results.split("/")[0] == "logs" or config.stores.split("/")[0] == "logs":
-        yield "results, stores: `logs` is where logs are written; choose another folder"
+    for key, folder in (("results", config.results), ("stores", config.stores)):
+        if (first := folder.partition("/")[0]) in _TAKEN:
+            yield f"{key}: `{first}` is {_TAKEN[first]}; choose another folder"
     if config.finetune.test_set == "moving":
         shared = [t for t in config.grid.intermediate if t in config.intermediate]
         tasks = [task for task in shared if config.intermediate[task].images == config.finetune.images]

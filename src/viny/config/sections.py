@@ -3,14 +3,29 @@
 A study file needs to say only where it differs. Each section is a frozen model; `viny.config.load` makes them.
 """
 
+import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    Strict,
+    field_validator,
+)
 
 NONE = "none"  # no intermediate task
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ENCODER = r"^[A-Za-z][A-Za-z0-9._-]*$"
+TASK = r"^[a-z][a-z0-9_]*$"
 FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
+MOST = 2**31 - 1  # of any whole number
+
+Folder = Annotated[str, Field(pattern=FOLDER), AfterValidator(os.path.normpath)]
 
 Range = Annotated[tuple[float, float], Strict(False)]
 
@@ -31,6 +46,13 @@ class Section(BaseModel):
     """A part of the study file; unknown keys and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > MOST:
+            raise ValueError(f"is too large, at most {MOST:,} is allowed")
+        return value
 
 
 class Grid(Section):
@@ -94,7 +116,7 @@ class DataSet(Section):
     ignore: Annotated[tuple[int | str, ...], Strict(False)] = Field(
         (), description="Values (or colors) of masks that count neither in the loss nor in the metrics."
     )
-    splits: dict[Literal["train", "test"], str] | None = Field(
+    splits: dict[Literal["train", "test"], Annotated[str, Field(pattern=PATH)]] | None = Field(
         None, description="Lists of images of the training and test split, one name a line; null for a seeded split."
     )
     groups: str | None = Field(
@@ -190,7 +212,7 @@ class Encoder(Section):
 class Training(Section):
     """Task, images, budget and optimizer of a stage."""
 
-    task: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field(pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field(pattern=NAME, description="Name of the data set.")
     epochs: int = Field(100, ge=1, description="Passes over the training images.")
     steps: int | None = Field(
@@ -220,7 +242,7 @@ class Training(Section):
 class Pretraining(Training):
     """Masked image modeling (SimMIM)."""
 
-    task: str = Field("simmim", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field("simmim", pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field("imagenet", pattern=NAME, description="Name of the data set.")
     milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False)] = Field(
         (50, 85), description="Epochs after which the learning rate falls."
@@ -283,7 +305,7 @@ INTERMEDIATE: dict[str, dict[str, Any]] = {
 class Finetuning(Training):
     """Segmentation, with its evaluation."""
 
-    task: str = Field("segmentation", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field("segmentation", pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field("pets", pattern=NAME, description="Name of the data set.")
     learning_rate: float = Field(2e-3, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
@@ -333,7 +355,7 @@ class Compute(Section):
     jobs_per_gpu: int = Field(
         1, ge=1, description="Training jobs that share one GPU of a workstation; no scheduler must have assigned GPUs."
     )
-    threads: int = Field(1, ge=1, description="Threads of one training job on a CPU.")
+    threads: int = Field(1, ge=1, le=1024, description="Threads of one training job on a CPU.")
     attention: Literal["auto", "fused", "explicit"] = Field(
         "auto",
         description="Attention kernel; `auto` is fused on a GPU and explicit on a CPU. The two round differently. In "
@@ -374,18 +396,18 @@ class Config(Section):
         description="Name of the study; its results go to `<results>/<study>/`. Letters, digits, `.`, `_` and `-`; "
         "`published` is reserved for the paper's own numbers.",
     )
-    results: str = Field("results", pattern=FOLDER, description="Folder of the results.")
-    stores: str = Field("stores", pattern=FOLDER, description="Folder of the decoded images, shared by all studies.")
+    results: Folder = Field("results", description="Folder of the results.")
+    stores: Folder = Field("stores", description="Folder of the decoded images, shared by all studies.")
     grid: Grid = Grid()
     data: Data = Data()
     model: Model = Model()
-    encoders: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)], Encoder] = Field(
+    encoders: dict[Annotated[str, Field(pattern=ENCODER, max_length=64)], Encoder] = Field(
         {}, description="Encoders that nobody trains here, by name: points of the pre-training axis beside the sizes."
     )
     pretrain: SerializeAsAny[Pretraining] = Pretraining()
-    intermediate: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)], SerializeAsAny[Intermediate]
-    ] = Field({}, description="The intermediate tasks, one section each.")
+    intermediate: dict[Annotated[str, Field(pattern=TASK, max_length=64)], SerializeAsAny[Intermediate]] = Field(
+        {}, description="The intermediate tasks, one section each."
+    )
     finetune: SerializeAsAny[Finetuning] = Finetuning()
     geometry: Geometry = Geometry()
     compute: Compute = Compute()
