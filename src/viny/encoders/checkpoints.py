@@ -106,13 +106,17 @@ def load_encoder(path: Path, timm: str | None = None, image_size: int = 224) -> 
 
 
 def check_tensors(tensors: dict[str, Tensor], shapes: dict[str, torch.Size], path: Path) -> None:
-    """Raise a VinyError that names the first tensor that is missing, too many, or not of the expected shape."""
+    """Raise a VinyError that names the first tensor that is missing, too many, or no weights of the expected shape."""
     for name, shape in shapes.items():
         if name not in tensors:
             raise VinyError(f"{path}: tensor {name!r} is missing; the file does not hold the whole model")
         if tensors[name].shape != shape:
             found = tuple(tensors[name].shape)
             raise VinyError(f"{path}: tensor {name!r} has shape {found}, expected {tuple(shape)}")
+        if not tensors[name].is_floating_point():
+            raise VinyError(f"{path}: tensor {name!r} has values of type {tensors[name].dtype}, expected real numbers")
+        if not tensors[name].float().isfinite().all():
+            raise VinyError(f"{path}: tensor {name!r} has values that are not finite float32 numbers")
     if unknown := tensors.keys() - shapes:
         raise VinyError(f"{path}: tensor {min(unknown)!r} is unknown to the model that the file describes")
 
