@@ -17,6 +17,7 @@ from viny.datasets.parallel import cores
 from viny.datasets.store import read_manifest
 from viny.grid import Job, StoreSpec
 from viny.provenance import processor
+from viny.results import Budget, Cost
 
 PUBLISHED = {"intel": (14034, 3000), "pets": (6349, 1000)}  # training and test images of the paper's data sets
 # Settings that the time of a run depends on, beside the model and the number of images shown.
@@ -70,9 +71,8 @@ def finished_rates(jobs: Iterable[Job], results: Path, device: str, threads: int
             found, made = _pace(run["settings"], run["coordinates"]), run["provenance"]
             alike = made["device"] == "cuda" or made["compute"]["threads"] == threads
             if found in wanted and made["device_name"] == device and alike:
-                cost = run["cost"]
-                spent = cost["startup_seconds"], cost["train_seconds"], cost["evaluate_seconds"]
-                costs[found].append((*spent, run["budget"]["samples_seen"]))
+                cost, shown = Cost.model_validate(run["cost"]), Budget.model_validate(run["budget"]).samples_seen
+                costs[found].append((cost.startup_seconds, cost.train_seconds, cost.evaluate_seconds, shown))
     return {
         found: Rate(
             startup=median(startup for startup, *_ in each),
