@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from viny import encoders, logs, tasks
@@ -38,6 +37,7 @@ from viny.errors import FinalError, VinyError, command, did_you_mean
 from viny.files import file_sha256
 from viny.grid import PROCEDURAL, STAGES, Job, StoreSpec
 from viny.logs import log
+from viny.processes import age
 from viny.record import record, utc_now
 from viny.results import read_result
 from viny.tasks.base import Context
@@ -83,7 +83,7 @@ def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:
             seed = job.seed if job.seeding == "everything" else _random_seed(state)
             with _enough_memory(job):
                 task = _make_task(job, store, images, seed, device, how["attention"])
-                startup = max(time.time() - psutil.Process().create_time(), 0.0)
+                startup = age()
                 if task.trainable:
                     assert isinstance(job.settings, Training)
                     schedule = Schedule(images, job.settings)

@@ -126,7 +126,7 @@ def store_images(store: StoreSpec) -> tuple[int, int] | None:
 
 
 def _pace(settings: Mapping[str, Any], coordinates: Mapping[str, Any]) -> str:
-    section = next(name for name in settings if name not in ("model", "seeding"))
+    section = next((name for name in settings if name not in ("model", "seeding")), "")
     timed = {name: settings[section].get(name) for name in _TIMED}
     start = coordinates["pretrain"] if isinstance(coordinates["pretrain"], str) else ""  # it has sizes of its own
     return json.dumps([section, settings["model"], timed, start], sort_keys=True)
