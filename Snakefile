@@ -33,6 +33,23 @@ rule all:
         targets,
 
 
+onstart:
+    if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
+        from viny.commands.wait import check_cluster
+
+        try:
+            check_cluster(workflow.executor_settings.status_command)
+        except VinyError as error:
+            sys.exit(str(error))
+
+
+onerror:
+    if workflow.is_main_process:
+        from viny.commands.status import say_failures
+
+        say_failures(STUDY)
+
+
 # The states of finished runs have served: they are kept until Snakemake has accepted all results.
 onsuccess:
     prune_states(FOLDER / ".state")

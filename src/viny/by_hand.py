@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from viny.config import sections
-from viny.config.sections import NONE, Config, Model
+from viny.config.sections import MOST, NONE, Config, Model
 from viny.encoders import Encoder, load_encoder
 from viny.errors import FinalError, did_you_mean
 from viny.grid import Job, Study
@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags = parser.add_argument_group("a stage outside of the grid")
     flags.add_argument("--task", metavar="NAME", help="intermediate task, by its name in the study file")
     flags.add_argument("--images", type=count, metavar="N", help="number of training images")
-    flags.add_argument("--seed", type=int, metavar="N", help="seed of everything random in this run")
+    flags.add_argument("--seed", type=_seed, metavar="N", help="seed of everything random in this run")
     flags.add_argument("--encoder", type=Path, metavar="FILE", help="encoder to start from (default: random weights)")
     flags.add_argument("--output", type=Path, metavar="FOLDER", help="where the results go")
 
@@ -71,6 +71,13 @@ def count(text: str) -> int:
     """A positive number of a command line."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    """A seed of a command line."""
+    if not text.isdecimal() or int(text) > MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MOST:,}")
     return int(text)
 
 

@@ -146,6 +146,16 @@ def test_an_error_of_an_attempt_before_the_result_says_nothing(done):
     assert state_of(done, job).state == "done"
 
 
+def test_of_many_jobs_the_failed_ones_are_said(study, caplog):
+    for job in jobs(study, "finetune")[:2]:
+        write_log(job.log, f"ERROR {job.name}: the loss is nan")
+    status.say_failures(study)
+    one, other = jobs(study, "finetune")[:2]
+    assert caplog.messages == [
+        f"failed:\n  {one.name}: the loss is nan ({one.log})\n  {other.name}: the loss is nan ({other.log})"
+    ]
+
+
 def test_a_run_that_starts_again_after_a_failure_is_running(study):
     job = jobs(study, "finetune")[0]
     write_log(job.log, "ERROR the first attempt")

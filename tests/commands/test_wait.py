@@ -1,9 +1,12 @@
 """Jobs that a killed Snakemake left behind are waited for, or canceled; a SLURM of shell scripts stands in."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from viny import cli
 from viny.commands import wait
+from viny.errors import VinyError
 
 
 @pytest.fixture
@@ -42,6 +45,19 @@ def test_jobs_are_canceled_on_request(slurm, capsys):
     assert cli.main(["wait", "--directory", str(slurm), "--cancel"]) == 0
     assert (slurm / "asked").read_text() == "scancel 7\n"
     assert "canceled 1 job: 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("age", "command", "refused"),
+    [("10", "squeue", True), ("179", "squeue", True), ("300", "squeue", False), ("0", "squeue", False),
+     ("10", "sacct", False), ("", "squeue", False)],
+)  # fmt: skip
+def test_a_cluster_that_forgets_jobs_too_soon_is_refused(slurm, age, command, refused):
+    scontrol = slurm / "bin" / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho 'MinJobAge               = {age} sec'\n")
+    scontrol.chmod(0o755)
+    with pytest.raises(VinyError, match=r"forgets jobs .* MinJobAge=300") if refused else nullcontext():
+        wait.check_cluster(command)
 
 
 @pytest.mark.parametrize(

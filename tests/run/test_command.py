@@ -151,7 +151,9 @@ def test_what_a_stage_by_hand_lacks_is_named(main, capsys, words, message):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("words", [("--images", "0"), ("--images", "many"), ("--seed", "one"), ("--epohcs", "3")])
+@pytest.mark.parametrize(
+    "words", [("--images", "0"), ("--images", "many"), ("--seed", "one"), ("--seed", "-1"), ("--epohcs", "3")]
+)
 def test_a_wrong_flag_is_named(main, capsys, words):
     with pytest.raises(SystemExit) as ended:
         main("finetune", *words)

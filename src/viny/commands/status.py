@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 from viny.commands import estimates
 from viny.commands.study import add_study_flags, study_of
 from viny.commands.terminal import positive
-from viny.errors import command
+from viny.errors import command, shortened
 from viny.grid import STAGES, Job, StoreSpec, Study
-from viny.logs import setup
+from viny.logs import log, setup
 from viny.processes import Writer
 from viny.survey import MISSING, analysis_is_current, survey
 
@@ -129,6 +129,14 @@ def main(argv: Sequence[str]) -> int:
                 time.sleep(args.watch)
             except KeyboardInterrupt:
                 return found.exit_code
+
+
+def say_failures(study: Study) -> None:
+    """Say which jobs failed, and why: Snakemake lists all jobs of a submission, whichever of them failed."""
+    failed = look(study).having("failed")
+    if failed:
+        lines = [f"  {each.name}: {each.message.removeprefix(f'{each.name}: ')} ({each.log})" for each in failed]
+        log.error("failed:\n%s", shortened(lines))
 
 
 def look(study: Study) -> Overview:

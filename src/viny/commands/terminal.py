@@ -1,6 +1,7 @@
 """What all commands show in a terminal: a console that suits it, symbols, and numbers for people."""
 
 import argparse
+import os
 import sys
 
 from rich.console import Console
@@ -24,6 +25,8 @@ SYMBOLS = {
 
 def console() -> Console:
     """Standard output, plain where it is no terminal; what it cannot show is replaced, not an error."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     width = None if sys.stdout.isatty() else _PIPED

@@ -5,6 +5,7 @@ Not needed for right results: a run that is started twice waits for itself. But 
 
 import argparse
 import getpass
+import re
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from viny.errors import VinyError, command
 from viny.logs import log, setup
 
 EVERY = 5.0  # seconds between two looks
+LOOKS = 180.0  # seconds between two looks of Snakemake's plugin, at most
 
 
 @command
@@ -55,6 +57,19 @@ def jobs_of(directory: Path) -> list[str]:
     rows = [line.split("|", 2) for line in listed.splitlines() if line.count("|") >= 2]
     here = str(directory.resolve())
     return sorted(job for job, name, folder in rows if folder == here and name.startswith("viny"))
+
+
+def check_cluster(status_command: str) -> None:
+    """Raise a VinyError if SLURM forgets jobs before Snakemake, by `status_command`, sees that they have ended."""
+    found = re.search(r"MinJobAge\s*=\s*(\d+)", _slurm("scontrol", "show", "config"))
+    age = int(found[1]) if found else 0  # 0: they are never forgotten
+    if 0 < age < LOOKS and status_command == "squeue":
+        raise VinyError(
+            f"this cluster forgets jobs {age} s after their end (MinJobAge), but Snakemake looks every {LOOKS:.0f} s: "
+            "it would wait forever for jobs that ended meanwhile or were canceled. Ask the administrators for "
+            "MinJobAge=300, SLURM's default; or, on a cluster with accounting, set `slurm-status-command: sacct` in "
+            "the profile and cancel no job while Snakemake waits for it"
+        )
 
 
 def _slurm(*words: str) -> str:

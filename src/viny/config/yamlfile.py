@@ -42,7 +42,7 @@ def read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise VinyError(f"{path} is not UTF-8 text (its byte {error.start + 1}); save it as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, a huge number
-        raise VinyError(f"{path} is not valid {form}: {_said(error)}") from None
+        raise VinyError(f"{path} is not valid {form}: {said(error)}") from None
     if not isinstance(given, dict | None):
         raise VinyError(f"{path} holds {given!r}, not settings of the form `key: value`")
     return given or {}
@@ -117,7 +117,8 @@ def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
     return node.value.lower() == "true"
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What is wrong with a YAML text, and where."""
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
         found = f"{error.context}, " if (error.context or "").startswith("found") else ""  # not `while parsing ...`
         return f"{found}{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
