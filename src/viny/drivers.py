@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from viny.errors import VinyError
 from viny.files import write_text
 from viny.logs import log
 from viny.processes import Writer
@@ -21,6 +22,9 @@ def register(folder: Path = Path()) -> None:
 
     Locks stay if a noted process lives, or if it is on another host, where nobody can look; and if no process is noted
     that could have made them.
+
+    Raises:
+        VinyError: the folder cannot be written, which Snakemake needs even for a dry run.
     """
     me, others = Writer.current(), {}
     for path in (folder / NOTES).glob("*.json"):
@@ -28,11 +32,15 @@ def register(folder: Path = Path()) -> None:
             others[path] = Writer(**json.loads(path.read_bytes()))
     gone = [path for path, writer in others.items() if writer.lives is False]
     locks = list((folder / LOCKS).glob("*"))
-    if locks and gone and len(gone) == len(others):
-        log.info("the Snakemake that had locked this folder is gone: its lock is removed")
-        for lock in locks:
-            lock.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a folder that cannot be written: Snakemake says so, if it has to write
+    try:
+        if locks and gone and len(gone) == len(others):
+            log.info("the Snakemake that had locked this folder is gone: its lock is removed")
+            gone += locks
         for path in gone:
             path.unlink(missing_ok=True)
         write_text(folder / NOTES / f"{me.host}-{me.pid}.json", json.dumps(asdict(me)))
+    except OSError as error:
+        raise VinyError(
+            f"{(folder / NOTES).absolute()} cannot be written ({error.strerror}); Snakemake works in a folder that can "
+            "be written, such as one that --directory names"
+        ) from error

@@ -42,7 +42,7 @@ try:
         if not SURVEY.pending:  # what a Snakemake leaves that is stopped after its last job
             prune_states(STUDY.folder / ".state")
 except VinyError as error:
-    sys.exit(f"The config cannot be used:\n  {error}")
+    sys.exit(f"The study cannot be run:\n  {error}")
 
 FOLDER = STUDY.folder
 # The study as it is run: what every command is given.
