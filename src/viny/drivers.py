@@ -26,10 +26,7 @@ def register(folder: Path = Path()) -> None:
     Raises:
         VinyError: the folder cannot be written, which Snakemake needs even for a dry run.
     """
-    me, others = Writer.current(), {}
-    for path in (folder / NOTES).glob("*.json"):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            others[path] = Writer(**json.loads(path.read_bytes()))
+    me, others = Writer.current(), _noted(folder)
     gone = [path for path, writer in others.items() if writer.lives is False]
     locks = list((folder / LOCKS).glob("*"))
     try:
@@ -44,3 +41,18 @@ def register(folder: Path = Path()) -> None:
             f"{(folder / NOTES).absolute()} cannot be written ({error.strerror}); Snakemake works in a folder that can "
             "be written, such as one that --directory names"
         ) from error
+
+
+def abandoned(folder: Path = Path()) -> bool:
+    """Whether a Snakemake has worked in `folder`, and surely none does any more."""
+    drivers = _noted(folder).values()
+    return bool(drivers) and all(driver.lives is False for driver in drivers)
+
+
+def _noted(folder: Path) -> dict[Path, Writer]:
+    """The drivers that have left a note, by its path."""
+    noted = {}
+    for path in (folder / NOTES).glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            noted[path] = Writer(**json.loads(path.read_bytes()))
+    return noted

@@ -337,6 +337,16 @@ def test_watching_ends_when_something_failed_and_nothing_runs(study, configfile,
     assert "    the loss is nan" in said
 
 
+def test_watching_ends_when_snakemake_is_gone_and_nothing_runs(study, configfile, monkeypatch, capsys):
+    note = Path(".snakemake/drivers/x.json")
+    note.parent.mkdir(parents=True)
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: note.write_text(json.dumps(driver | {"started": 1.0})))
+    driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    note.write_text(json.dumps(driver))
+    assert cli.main(["status", "--configfile", configfile, "--watch"]) == 3
+    assert "no Snakemake works on it any more; start it again" in capsys.readouterr().err
+
+
 def test_watching_is_interrupted_with_the_state_as_exit_code(study, configfile, monkeypatch):
     def sleep(seconds: float) -> None:
         raise KeyboardInterrupt
