@@ -33,10 +33,25 @@ rule all:
         targets,
 
 
+onstart:
+    if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
+        from viny.drivers import check_cluster
+
+        try:
+            check_cluster(workflow.executor_settings.status_command)
+        except VinyError as error:
+            sys.exit(str(error))
+
+
+onerror:
+    if workflow.is_main_process:
+        from viny.commands.status import say_failures
+
+        say_failures(STUDY)
+
+
 # The states of finished runs have served: they are kept until Snakemake has accepted all results.
 onsuccess:
-    from viny.training.state import prune_states
-
     prune_states(FOLDER / ".state")
     if (FOLDER / "overview.html").exists():
         print(f"All results on one page: {FOLDER}/overview.html", file=sys.stderr)

@@ -123,6 +123,7 @@ def test_a_wrong_setting_is_one_message(setting, here, capsys):
     said = capsys.readouterr().err
     assert said.startswith("viny: error: ")
     assert "Traceback" not in said
+    assert "unicode string" not in said
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,15 @@ def test_a_reader_that_goes_away_is_no_error(here):
     env = {**os.environ, "PYTHONPATH": source}
     done = subprocess.run(["bash", "-c", command], capture_output=True, env=env, check=False)
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize(("stream", "code"), [(">&-", 3), ("2>&-", 3), (">/dev/full", 1)])
+def test_output_that_goes_nowhere_is_no_traceback(here, stream, code):
+    command = f"{sys.executable} -m viny status --configfile base.yaml {stream}"
+    env = {**os.environ, "PYTHONPATH": str(Path(viny.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=env, check=False)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

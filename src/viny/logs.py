@@ -29,7 +29,10 @@ def setup(path: Path | None = None) -> None:
 
 def duration(seconds: float) -> str:
     """`3725.2` -> `1:02:05`."""
-    return str(timedelta(seconds=round(seconds)))
+    try:
+        return str(timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return f"more than {timedelta.max.days:,} days"
 
 
 class Progress:

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class Writer:
             return abs(psutil.Process(self.pid).create_time() - self.started) < _TOLERANCE
         except psutil.Error:
             return False
+
+
+def age() -> float:
+    """Seconds since this process was started; none if the clock has been set back since."""
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def inherited() -> dict[str, Any]:

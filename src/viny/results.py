@@ -201,12 +201,14 @@ class Result(_Part):
         budget = dict(document["budget"])
         if "image_passes" in budget:
             budget["samples_seen"] = budget.pop("image_passes")
-        kind = SCORES.get(document.get("stage", ""))
+        kind = SCORES.get(str(document.get("stage")))
         metrics = document.get("metrics")
         return {**document, "budget": budget, "metrics": kind.model_validate(metrics) if kind else metrics}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if not all(isinstance(part, dict) for name, part in self.settings.items() if name != "seeding"):
+            raise ValueError("settings are not sections with keys")
         shown = self.cost.images_per_second * self.cost.train_seconds
         if self.stage != "geometry" and not math.isclose(shown, self.budget.samples_seen, rel_tol=0.01):
             raise ValueError(

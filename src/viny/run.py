@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from viny import encoders, logs, tasks
@@ -33,6 +32,7 @@ from viny.errors import FinalError, VinyError, command, did_you_mean
 from viny.files import file_sha256
 from viny.grid import PROCEDURAL, Job, StoreSpec
 from viny.logs import log
+from viny.processes import age
 from viny.results import read_result, record, utc_now
 from viny.tasks.base import Context
 from viny.training.device import attention_kernel, device_name, float32_products, peak_memory_mb, select_device
@@ -77,7 +77,7 @@ def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:
             seed = job.seed if job.seeding == "everything" else _random_seed(state)
             with _enough_memory(job):
                 task = _make_task(job, store, images, seed, device, how["attention"])
-                startup = max(time.time() - psutil.Process().create_time(), 0.0)
+                startup = age()
                 if task.trainable:
                     assert isinstance(job.settings, Training)
                     schedule = Schedule(images, job.settings)

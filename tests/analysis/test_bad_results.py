@@ -1,6 +1,7 @@
 """Damaged and foreign results: one message with the file, and the files of an earlier analysis stay."""
 
 import math
+import re
 
 import pytest
 from invented import change, fill, jobs, run, study_of
@@ -26,6 +27,8 @@ DAMAGES = {
     "a list": lambda text: "[1, 2]",
     "of a newer version": lambda text: text.replace('"schema": 2', '"schema": 9'),
     "a score that is text": lambda text: text.replace('"miou": 0.4', '"miou": "0.4"').replace('"miou": ', '"miou": "x'),
+    "a stage that is a list": lambda text: text.replace('"stage": "finetune"', '"stage": ["finetune"]'),
+    "settings that are no section": lambda text: re.sub('"finetune": {[^{}]*}', '"finetune": null', text),
     "of another study": lambda text: text.replace('"study": "toy"', '"study": "older"'),
     "of another cell": lambda text: text.replace('"downstream": 32', '"downstream": 64'),
 }

@@ -143,6 +143,16 @@ def test_an_error_of_an_attempt_before_the_result_says_nothing(done):
     assert state_of(done, job).state == "done"
 
 
+def test_of_many_jobs_the_failed_ones_are_said(study, caplog):
+    for job in jobs(study, "finetune")[:2]:
+        write_log(job.log, f"ERROR {job.name}: the loss is nan")
+    status.say_failures(study)
+    one, other = jobs(study, "finetune")[:2]
+    assert caplog.messages == [
+        f"failed:\n  {one.name}: the loss is nan ({one.log})\n  {other.name}: the loss is nan ({other.log})"
+    ]
+
+
 def test_a_run_that_starts_again_after_a_failure_is_running(study):
     job = jobs(study, "finetune")[0]
     write_log(job.log, "ERROR the first attempt")
@@ -294,6 +304,16 @@ def test_watching_ends_when_something_failed_and_nothing_runs(study, configfile,
     assert looks == [7]
     said = capsys.readouterr().out.splitlines()
     assert "    the loss is nan" in said
+
+
+def test_watching_ends_when_snakemake_is_gone_and_nothing_runs(study, configfile, monkeypatch, capsys):
+    note = Path(".snakemake/drivers/x.json")
+    note.parent.mkdir(parents=True)
+    monkeypatch.setattr(status.time, "sleep", lambda seconds: note.write_text(json.dumps(driver | {"started": 1.0})))
+    driver = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    note.write_text(json.dumps(driver))
+    assert cli.main(["status", "--configfile", configfile, "--watch"]) == 3
+    assert "no Snakemake works on it any more; start it again" in capsys.readouterr().err
 
 
 def test_watching_is_interrupted_with_the_state_as_exit_code(study, configfile, monkeypatch):

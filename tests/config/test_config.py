@@ -47,6 +47,10 @@ def test_numbers_have_one_type_however_they_are_written():
     assert repr(one) == repr(other)
 
 
+def test_folders_have_one_spelling():
+    assert {config.load({"results": path}).results for path in ("out", "./out", "out/", "out//", "x/../out")} == {"out"}
+
+
 def test_generated_images_are_completed_once_they_are_asked_for():
     small = {"grid": {"pretrain": [0], "downstream": [8]}, "finetune": {"test_images": 8}}
     assert config.load(small).data.procedural is None
@@ -153,6 +157,10 @@ def test_a_study_of_own_images():
         ({"intermediate": {"x": {"task": "patches"}}}, "intermediate.x.images: is missing"),
         ({"data": {"sets": {"x": {"image": "a"}}}}, "data.sets.x.image: unknown key (did you mean `images`?)"),
         ({"stores": "results"}, "stores: results is the folder of the results as well"),
+        ({"stores": "./x/../results/"}, "stores: results is the folder of the results as well"),
+        ({"results": str(Path("stores").absolute())}, "stores: stores is the folder of the results as well"),
+        ({"results": "./logs"}, "results: `logs` is where logs are written"),
+        ({"stores": ".snakemake/x"}, "stores: `.snakemake` is where Snakemake keeps its own files"),
     ],
 )  # fmt: skip
 def test_names_that_lead_nowhere(given, said):
@@ -216,8 +224,25 @@ MISTAKES = {
     "truth as number": ({"compute": {"threads": True}}, "compute.threads: True is not a whole number"),
     "too large": ({"pretrain": {"mask_ratio": 1.5}}, "pretrain.mask_ratio: 1.5 is too large, at most 1 is allowed"),
     "not finite": ({"pretrain": {"gamma": float("nan")}}, "pretrain.gamma: nan is not a finite number"),
-    "study is no folder name": ({"study": "../up"}, "study: '../up' holds a character that is not allowed"),
-    "results with a space": ({"results": "my results"}, "results: 'my results' holds a character that is not allowed"),
+    "study is no folder name": (
+        {"study": "../up"},
+        "study: '../up' is not allowed, only letters, digits, `.`, `_` and `-` are, with a letter or digit first",
+    ),
+    "results with a space": ({"results": "my results"}, "'my results' is not allowed, only letters, digits, `/`, `.`"),
+    "an encoder named like a number": ({"encoders": {"100": {"timm": "x"}}}, "encoders.100: '100' is not allowed"),
+    "a null character in a path": (
+        {"data": {"sets": {"x": {"images": "x", "splits": {"train": "a\0b"}}}}},
+        "splits.train: 'a\\x00b' is not allowed, it must not be empty or have line breaks",
+    ),
+    "enormous": ({"finetune": {"batch_size": 10**15}}, "batch_size: 1000000000000000 is too large, at most 2,147,"),
+    "an endless grid": (
+        {"grid": {"seeds": list(range(9000))}},
+        "grid: 432,000 cells are more than the 100,000 that a study may have",
+    ),
+    "excluded by lists of lists": (
+        {"grid": {"exclude": [{"seed": [[1]]}]}},
+        "grid.exclude[0]: {'seed': [[1]]} matches no cell of the grid",
+    ),
     "patches do not fit": (
         {"model": {"image_size": 100}},
         "model.image_size: 100 is not a multiple of model.patch_size, 16",
@@ -314,7 +339,7 @@ def test_a_list_of_wrong_values_is_not_called_empty():
         ({"x": None}, "variants.x: None is not a section"),
         ({"x": {"finetune": {"epochs": 100.0}}}, "variants.x: changes nothing"),
         ({"x": {"grid": {"exclude": []}}}, "variants.x.grid.exclude: leaves 18 cells that the study itself leaves out"),
-        ({"a/b": {"seeding": "split_only"}}, "variants.a/b: 'a/b' holds a character that is not allowed"),
+        ({"a/b": {"seeding": "split_only"}}, "variants.a/b: 'a/b' is not allowed, only letters, digits,"),
         ({"base": {"seeding": "split_only"}}, "variants.base: is what tables call the study itself"),
         (["x"], "variants: ['x'] is not a section"),
     ],

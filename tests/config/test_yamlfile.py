@@ -1,5 +1,7 @@
 """Reading YAML: what YAML 1.1 takes for something else is refused with a hint, and files are bounded."""
 
+from pathlib import Path
+
 import pytest
 
 from viny.config import yamlfile
@@ -63,14 +65,28 @@ def test_aliases_are_followed_and_bounded(tmp_path):
 
 
 def test_files_that_are_no_study(tmp_path):
-    assert "a study file has at most" in refused(tmp_path, "a: 1 # " + "x" * yamlfile.MOST_BYTES)
+    assert "more than the 1,000,000 bytes" in refused(tmp_path, "a: 1 # " + "x" * yamlfile.MOST_BYTES)
     assert "not UTF-8 text (its byte 1); save it as UTF-8" in refused(tmp_path, b"\xff\xfe\x00bad")
     assert "is not valid YAML: found character '\\t' that cannot start any token (line 2, column 1)" in refused(
         tmp_path, "a:\n\tb: 1\n"
     )
     assert "not settings of the form" in refused(tmp_path, "- 1\n")
+    assert "a number of 5,000 digits is larger" in refused(tmp_path, "a: " + "9" * 5000)
+    assert "found duplicate anchor 'a'; first occurrence, second" in refused(tmp_path, "a: &a 1\nb: &a 2\n")
     with pytest.raises(VinyError, match="cannot be read"):
         yamlfile.read(tmp_path)
+    with pytest.raises(VinyError, match="/dev/zero has more than"):
+        yamlfile.read(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [('{"a": 1, "a": 2}', "'a' is given twice"), ("{", "Expecting"), ("[" * 9999, "too deeply")]
+)
+def test_files_that_are_no_json(tmp_path, text, said):
+    path = tmp_path / "study.json"
+    path.write_text(text)
+    with pytest.raises(VinyError, match=f"study.json is not valid JSON: .*{said}"):
+        yamlfile.read(path)
 
 
 def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):

@@ -1,6 +1,7 @@
 """Damaged variants of own data sets: one true message each, and nothing is left behind."""
 
 import io
+import os
 import tarfile
 import zipfile
 
@@ -111,6 +112,7 @@ CASES = {
     "an empty file": (lambda r: (r / "x.zip").touch(), {"path": "x.zip"}, "cannot be read as an uncompressed tar"),
     "an image as archive": (lambda r: None, {"path": "images/1.jpg"}, "1.jpg cannot be read as an uncompressed tar"),
     "xz": (lambda r: tarfile.open(r / "x.tar.xz", "w:xz").close(), {"path": "x.tar.xz"}, r"compressed as a whole \(xz"),
+    "a pipe": (lambda r: os.mkfifo(r / "x"), {"path": "x"}, "/x is neither a file nor a folder; put"),
     # labels
     "no table": (
         lambda r: (r / "labels.csv").unlink(),
@@ -118,6 +120,7 @@ CASES = {
         r"data.sets.own.labels: .*labels.csv cannot be read \(No such file",
     ),
     "a folder as table": (lambda r: None, {"labels": "masks"}, r"masks cannot be read \(Is a directory"),
+    "an endless table": (lambda r: None, {"labels": "/dev/zero"}, "labels: /dev/zero is a pipe or a device, no file"),
     "an empty table": (lambda r: write(r / "labels.csv"), LABELS, "has no lines; expected .* columns file,label"),
     "a table without header": (
         lambda r: write(r / "labels.csv", "0.jpg,cat"),
@@ -149,6 +152,21 @@ CASES = {
     ),
     "binary": (lambda r: (r / "labels.csv").write_bytes(bytes(range(256))), LABELS, "has null characters"),
     "broken UTF-16": (lambda r: (r / "labels.csv").write_bytes(b"\xff\xfe\x00\xd8\x00"), LABELS, "begins as UTF-16"),
+    "a quote that never ends": (
+        lambda r: write(r / "labels.csv", "file,label", '"0.jpg,a', "1.jpg,b"),
+        LABELS,
+        r"not a table of comma-separated values \(unexpected end of data",
+    ),
+    "a column twice": (
+        lambda r: write(r / "labels.csv", "file,label,label", "0.jpg,a,b"),
+        LABELS,
+        "names the column label more than once",
+    ),
+    "a label of an image elsewhere": (
+        lambda r: write(r / "labels.csv", "file,label", "../masks/0.png,a"),
+        LABELS,
+        r"line 2: \.\./masks/0\.png is not in .*/images; paths are relative to that",
+    ),
     "an endless field": (
         lambda r: write(r / "labels.csv", "file,label", '"' + "x" * 200_000),
         LABELS,
@@ -187,7 +205,7 @@ CASES = {
     "an empty masks folder": (
         lambda r: (r / "empty").mkdir(),
         SEGMENTATION | {"masks": "empty"},
-        "none of the 0 masks",
+        "empty: no masks found",
     ),
     "no equal stem": (
         lambda r: [p.rename(p.with_stem(p.stem + "_mask")) for p in (r / "masks").iterdir()],
@@ -265,6 +283,11 @@ CASES = {
         lambda r: None,
         SEGMENTATION | {"masks": "masks/{stem}.tif"},
         r"\(masks/0.tif\) that is not",
+    ),
+    "a mask that is a pipe": (
+        lambda r: (r / "masks" / "2.png").unlink() or os.mkfifo(r / "masks" / "2.png"),
+        SEGMENTATION | {"masks": "masks/{stem}.png"},
+        r"\(masks/2.png\) that is neither a file nor a folder",
     ),
     "a template in an archive": (
         lambda r: archive(r, "x.zip"),
@@ -399,8 +422,6 @@ def test_too_many_bad_images_are_too_few_images(tmp_path, spec):
 
 
 def test_images_that_cannot_be_listed_are_named(tmp_path, spec, monkeypatch):
-    import os
-
     from viny.datasets.layouts import list_images
 
     six(tmp_path / "data")
@@ -417,8 +438,6 @@ def test_images_that_cannot_be_listed_are_named(tmp_path, spec, monkeypatch):
 
 
 def test_a_pipe_named_as_an_image_is_bad(tmp_path, spec):
-    import os
-
     six(tmp_path / "data")
     os.mkfifo(tmp_path / "data" / "images" / "7.jpg")
     with pytest.raises(VinyError, match=r"7\.jpg is neither a file nor a folder"):

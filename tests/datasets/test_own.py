@@ -246,6 +246,15 @@ def test_split_lists(root, listing):
     assert splits(found) == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "test", "d.jpg": "train"}
 
 
+@pytest.mark.parametrize("line", ["{root}/i/{name}", "../i/{name}", "./{name}", ".//{name}", "x/../{name}"])
+@pytest.mark.parametrize(("name", "encoding"), [("a\u2028b.jpg", "utf-8"), ("a…b.jpg", "cp1252"), ("a.b.jpg", "ascii")])
+def test_other_spellings_of_paths_and_names_with_odd_characters(root, listing, line, name, encoding):
+    for each in (name, "c.jpg"):
+        photo(root / "i" / each)
+    (root / "test.txt").write_bytes(line.format(root=root, name=name).encode(encoding))
+    assert splits(listing("i", splits={"test": "test.txt"})) == {name: "test", "c.jpg": "train"}
+
+
 def test_file_names_in_composed_and_decomposed_characters_meet(root, listing):
     photo(root / "images" / "cafe\u0301.jpg")
     mask(root / "masks" / "caf\u00e9.png")

@@ -76,6 +76,11 @@ def rewrite(path, change_tensors=lambda tensors: None, description=None):
     save_file(tensors, path, metadata={"viny": json.dumps(description)} if description else None)
 
 
+def filled(name, value, dtype=torch.float32):
+    """Fill a tensor with what no training gives."""
+    return lambda tensors: tensors.update({name: torch.full(tensors[name].shape, value, dtype=dtype)})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -93,6 +98,12 @@ def rewrite(path, change_tensors=lambda tensors: None, description=None):
             lambda p: rewrite(p, description={**DESCRIPTION, "model": {**TINY, "mlp_width": 9}}),
             r"'blocks.0.mlp.fc1.weight' has shape \(8, 8\), expected \(9, 8\)",
         ),
+        (
+            lambda p: rewrite(p, filled("norm.bias", torch.nan), DESCRIPTION),
+            "'norm.bias' has values that are not finite",
+        ),
+        (lambda p: rewrite(p, filled("norm.bias", 1e300, torch.float64), DESCRIPTION), "not finite float32 numbers"),
+        (lambda p: rewrite(p, filled("norm.bias", 1, torch.int8), DESCRIPTION), "of type torch.int8, expected real"),
         (lambda p: rewrite(p, lambda t: t.pop("norm.bias"), DESCRIPTION), "'norm.bias' is missing"),
         (lambda p: rewrite(p, lambda t: t.update(more=torch.zeros(1)), DESCRIPTION), "'more' is unknown"),
     ],

@@ -80,9 +80,10 @@ def test_other_files_are_refused(content, tmp_path):
 def test_torn_and_missing_checkpoints_are_refused(tmp_path):
     torch.save(PlainVit(**SMALL).state_dict(), tmp_path / "whole.pth")
     whole = (tmp_path / "whole.pth").read_bytes()
-    (tmp_path / "torn.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VinyError, match=r"torn\.pth: not a readable"):
-        read_released(tmp_path / "torn.pth")
+    for length in (len(whole) // 2, len(whole) - 300, 10):
+        (tmp_path / "torn.pth").write_bytes(whole[:length])
+        with pytest.raises(VinyError, match=r"torn\.pth: "):
+            read_released(tmp_path / "torn.pth")
     with pytest.raises(VinyError, match="no such file"):
         read_released(tmp_path / "absent.pth")
 

@@ -93,16 +93,57 @@ class Fuse:
             if mine and self.error:
                 raise OSError(self.error, os.strerror(self.error), *map(str, args[:1]))
             if mine and not self.after:
-                die()
+                self.die()
             if self.counter:
                 self.counter.write_text(str(self.calls))
             try:
                 return call(*args, **kwargs)
             finally:
                 if mine:
-                    die()
+                    self.die()
 
         return wrapped
+
+    def die(self):
+        """End without a word."""
+        die()
+
+
+class PowerFailure(Fuse):
+    """Ends the process before the n-th call and takes away what was written below a folder and not waited for."""
+
+    def __init__(self, folder: Path, number: int):
+        super().__init__(number)
+        self.folder, self.safe, self.began = folder, set(), time.time_ns()
+
+    def __call__(self):
+        os.fsync = self._noted(os.fsync)
+        super().__call__()
+
+    def _noted(self, fsync):
+        def wrapped(descriptor):
+            fsync(descriptor)
+            self.safe.add(os.fstat(descriptor).st_ino)
+
+        return wrapped
+
+    def die(self):
+        files = ((path, path.lstat()) for path in self.folder.rglob("*") if path.is_file())
+        for path, status in files:
+            if status.st_mtime_ns > self.began and status.st_ino not in self.safe:
+                os.truncate(path, self.number % 2 * status.st_size // 2)
+        die()
+
+
+def test_what_a_power_failure_takes_away_is_made_again(jobs):
+    again, counter = line(jobs, "results", **SHORT), jobs.folder / "calls"
+    assert run(again, Fuse(None, counter=counter)) == 0
+    whole, points = done(jobs, "results", **SHORT).repeatable, int(counter.read_text())
+    for number in random.Random(2).sample(range(1, points + 1), min(KILLS // 3, points)):
+        shutil.rmtree(jobs.folder / "results")
+        assert run(again, PowerFailure(jobs.folder / "results", number)) == -signal.SIGKILL
+        assert run(again) == 0
+        assert done(jobs, "results", **SHORT).repeatable == whole, number
 
 
 @pytest.mark.parametrize("kind", ["finetune", "geometry"])

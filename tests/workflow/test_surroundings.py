@@ -127,3 +127,14 @@ def test_the_lock_of_a_living_snakemake_stays(tmp_path):
     (locks / "0.output.lock").write_text("results/toy/study.json\n")
     register(workflow.work)
     assert (locks / "0.output.lock").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
+    made = Workflow(tmp_path)
+    (made.work / ".snakemake").mkdir()
+    (made.work / ".snakemake" / "drivers").write_text("a file in the way")
+    done = made.run("--dry-run")
+    assert done.returncode == 1
+    assert "The study cannot be run:" in done.stderr
+    assert f"{made.work}/.snakemake/drivers cannot be written" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

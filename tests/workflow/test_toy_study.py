@@ -85,6 +85,13 @@ def test_nothing_is_written_outside_the_working_directory(toy):
     }  # fmt: skip
 
 
+def test_what_a_killed_snakemake_left_is_removed_at_the_next_start(toy):
+    left = toy.work / "results/toy/.state/finetune-123"
+    (left / "done").mkdir(parents=True)
+    assert toy.run(config=TOY).returncode == 0
+    assert not left.exists()
+
+
 def test_a_second_run_does_nothing(toy):
     done = toy.run(config=TOY)
     assert done.returncode == 0
@@ -156,6 +163,20 @@ def test_dates_are_no_reason(toy):
 
 
 NEW_SEED = {"pretrain": 1, "intermediate": 1, "finetune": 3}
+
+
+def test_files_made_while_the_clock_was_ahead_are_built_upon(toy):
+    then = time.time() + 1e8
+    for path in (
+        toy.work / "results/toy/study.json",
+        *toy.work.glob("stores/*/*/manifest.json"),
+        *toy.results("**/*.*"),
+    ):
+        os.utime(path, (then, then))
+    with gone(toy.work / "results" / "toy" / CELL / "metrics.json"):
+        done = toy.run(config=TOY)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (toy.work / "results" / "toy" / CELL / "metrics.json").unlink()
 
 
 def test_finished_runs_stay_when_their_images_are_gone(toy):

@@ -21,9 +21,11 @@ from viny import logs
 from viny.config import load, yamlfile
 from viny.drivers import register
 from viny.errors import VinyError
+from viny.files import date_back
 from viny.grid import CHECKPOINTS, Study
 from viny.preload import DRIVER, driver_id
 from viny.survey import analysis_is_current, survey
+from viny.training.state import prune_states
 
 try:
     for path in workflow.configfiles:
@@ -33,10 +35,14 @@ try:
     # A job on a cluster is told what to do; only the main process looks at what has been done.
     SURVEY = survey(STUDY) if workflow.is_main_process else None
     if SURVEY is not None:
+        made = [path for job in STUDY.jobs.values() for path in (job.metrics, job.checkpoint)]
+        date_back([STUDY.folder / "study.json", *made, *(store.manifest for store in STUDY.stores)])
         logs.setup()
         register()
+        if not SURVEY.pending:  # what a Snakemake leaves that is stopped after its last job
+            prune_states(STUDY.folder / ".state")
 except VinyError as error:
-    sys.exit(f"The config cannot be used:\n  {error}")
+    sys.exit(f"The study cannot be run:\n  {error}")
 
 FOLDER = STUDY.folder
 # The study as it is run: what every command is given.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from viny import encoders, tasks
 from viny.commands.estimates import Rate, pace, samples, store_images
@@ -17,6 +16,7 @@ from viny.datasets.store import SIGNATURE, Store
 from viny.encoders import build
 from viny.grid import Job
 from viny.logs import log
+from viny.processes import age
 from viny.tasks.base import Context
 from viny.training.device import select_device
 from viny.training.loop import train
@@ -25,7 +25,7 @@ from viny.training.schedule import Schedule
 from viny.training.state import RunState
 from viny.training.update import Execution
 
-_STARTUP = time.time() - psutil.Process().create_time()  # most of it was spent on importing torch
+_STARTUP = age()  # most of it was spent on importing torch
 _TESTED = 64  # images that are measured
 _BATCHES = 4  # batches in one pass
 _ENOUGH = 1.0  # seconds of training that tell the rate

@@ -17,6 +17,7 @@ from viny.datasets.parallel import cores
 from viny.datasets.store import read_manifest
 from viny.grid import Job, StoreSpec
 from viny.provenance import processor
+from viny.results import Budget, Cost
 
 PUBLISHED = {"intel": (14034, 3000), "pets": (6349, 1000)}  # training and test images of the paper's data sets
 # Settings that the time of a run depends on, beside the model and the number of images shown.
@@ -59,9 +60,8 @@ def finished_rates(jobs: Iterable[Job], results: Path, device: str, threads: int
             found, made = _pace(run["settings"], run["coordinates"]), run["provenance"]
             alike = made["device"] == "cuda" or made["compute"]["threads"] == threads
             if found in wanted and made["device_name"] == device and alike:
-                cost = run["cost"]
-                spent = cost["startup_seconds"], cost["train_seconds"], cost["evaluate_seconds"]
-                costs[found].append((*spent, run["budget"]["samples_seen"]))
+                cost, shown = Cost.model_validate(run["cost"]), Budget.model_validate(run["budget"]).samples_seen
+                costs[found].append((cost.startup_seconds, cost.train_seconds, cost.evaluate_seconds, shown))
     return {
         found: Rate(
             startup=median(startup for startup, *_ in each),
@@ -115,7 +115,7 @@ def store_images(store: StoreSpec) -> tuple[int, int] | None:
 
 
 def _pace(settings: Mapping[str, Any], coordinates: Mapping[str, Any]) -> str:
-    section = next(name for name in settings if name not in ("model", "seeding"))
+    section = next((name for name in settings if name not in ("model", "seeding")), "")
     timed = {name: settings[section].get(name) for name in _TIMED}
     start = coordinates["pretrain"] if isinstance(coordinates["pretrain"], str) else ""  # it has sizes of its own
     return json.dumps([section, settings["model"], timed, start], sort_keys=True)

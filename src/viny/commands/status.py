@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from viny.commands import estimates
 from viny.commands.study import add_study_flags, positive, study_of
-from viny.errors import command
+from viny.drivers import abandoned
+from viny.errors import command, shortened
 from viny.grid import STAGES, Job, StoreSpec, Study
-from viny.logs import setup
+from viny.logs import log, setup
 from viny.processes import Writer
 from viny.survey import MISSING, analysis_is_current, survey
 
@@ -53,11 +54,16 @@ class Status:
 
 @dataclass(frozen=True)
 class Overview:
-    """The state of everything in a study, from a single look at the disk; the jobs that a run would do are pending."""
+    """The state of everything in a study, from a single look at the disk.
+
+    Attributes:
+        pending: the jobs that a run would do. abandoned: whether the Snakemake that did them is gone.
+    """
 
     study: Study
     pending: Sequence[Job]
     statuses: Sequence[Status]
+    abandoned: bool = False
 
     @cached_property
     def counts(self) -> Counter[str]:
@@ -72,8 +78,9 @@ class Overview:
 
     @property
     def over(self) -> bool:
-        """Whether nothing will change: all is done, or something failed and nothing runs any more."""
-        return self.exit_code == 0 or (self.exit_code == FAILED and not self.having("running"))
+        """Whether nothing will change: all is done, or something failed or ended and nothing runs any more."""
+        ended = self.exit_code == FAILED or self.abandoned
+        return self.exit_code == 0 or (ended and not self.having("running"))
 
     def having(self, state: str) -> list[Status]:
         """Everything in a state."""
@@ -107,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
     """Print the status once, or again and again; returns 0 if all is done, 1 if something failed, else 3."""
     text = "What is done, running, interrupted, failed, outdated or waiting; disturbs no job."
     codes = "exit codes: 0 all is done, 1 something failed, 3 something is left to do"
-    watch = "again every S seconds (5) until all is done, or something failed and nothing runs any more"
+    watch = "again every S seconds (5) until all is done, or something failed or Snakemake ended and nothing runs"
     parser = argparse.ArgumentParser(prog="viny status", description=text, epilog=codes)
     add_study_flags(parser)
     parser.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
@@ -122,11 +129,22 @@ def main(argv: Sequence[str]) -> int:
             found = look(study)
             show(found)
             if not args.watch or found.over:
-                return found.exit_code
+                break
             try:
                 time.sleep(args.watch)
             except KeyboardInterrupt:
                 return found.exit_code
+    if args.watch and found.exit_code == UNFINISHED:
+        log.info("no Snakemake works on it any more; start it again to carry on")
+    return found.exit_code
+
+
+def say_failures(study: Study) -> None:
+    """Say which jobs failed, and why: Snakemake lists all jobs of a submission, whichever of them failed."""
+    failed = look(study).having("failed")
+    if failed:
+        lines = [f"  {each.name}: {each.message.removeprefix(f'{each.name}: ')} ({each.log})" for each in failed]
+        log.error("failed:\n%s", shortened(lines))
 
 
 def look(study: Study) -> Overview:
@@ -142,7 +160,7 @@ def look(study: Study) -> Overview:
         run, reason = runs.get(job.name), found.reasons[job]
         if job in pending or not reason or (run and run.live):
             statuses.append(_job(job, reason, job in pending, run))
-    return Overview(study, found.pending, [*statuses, _analysis(study, bool(pending))])
+    return Overview(study, found.pending, [*statuses, _analysis(study, bool(pending))], abandoned())
 
 
 def _job(job: Job, reason: str, pending: bool, run: Run | None) -> Status:

@@ -113,7 +113,7 @@ def _override(text: str) -> dict[str, Any]:
     try:
         settings = yamlfile.parse(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise VinyError(f"--config {text}: {' '.join(str(error).split())}") from None
+        raise VinyError(f"--config {text}: {yamlfile.said(error)}") from None
     for part in reversed(key.split(".")):
         settings = {part: settings}
     return settings

@@ -1,5 +1,6 @@
 """What all commands show in a terminal: a console that suits it, tables, and numbers for people."""
 
+import os
 import sys
 
 from rich.console import Console
@@ -14,6 +15,8 @@ _PIPED = 200  # columns where there is no terminal to say how many there are
 
 def console() -> Console:
     """Standard output, plain where it is no terminal; what it cannot show is replaced, not an error."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     width = None if sys.stdout.isatty() else _PIPED

@@ -1,6 +1,7 @@
 """What is wrong with a study file, in plain words: the setting, its value and what is allowed."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,14 +9,30 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from viny.config.cells import cells_of, held_back, matches, product
-from viny.config.sections import NONE, SETS, Config, Finetuning, Intermediate, Pretraining, Section
+from viny.config.sections import (
+    ENCODER,
+    FOLDER,
+    NAME,
+    NONE,
+    PATH,
+    SETS,
+    TASK,
+    Config,
+    Finetuning,
+    Intermediate,
+    Pretraining,
+    Section,
+)
 from viny.errors import did_you_mean
 
 EXISTING = {"imagenet": 1_281_167, "pets": 7349}  # images of ImageNet-1K train, and of both parts of Oxford-IIIT Pet
 PUBLISHED = "published"  # the folder of the paper's own numbers among the results
+MOST_CELLS = 100_000
 _SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+# Folders that are not free for results and stores.
+_TAKEN = {"logs": "where logs are written", ".snakemake": "where Snakemake keeps its own files"}
 _SHOWN = 200  # characters of a value
-# What to say of a value, by pydantic's name of the problem.
+# What to say of a value, by pydantic's name of the problem, or by the pattern that it does not match.
 _SAID = {
     **dict.fromkeys(("int_type", "int_from_float"), "is not a whole number"),
     **dict.fromkeys(("list_type", "tuple_type"), "is not a list"),
@@ -31,7 +48,11 @@ _SAID = {
     "too_short": "has length {actual_length}, at least {min_length} is allowed",
     "too_long": "has length {actual_length}, at most {max_length} is allowed",
     "string_too_long": "is too long, at most {max_length} characters are allowed",
-    "string_pattern_mismatch": "holds a character that is not allowed, letters, digits, `.`, `_` and `-` are safe",
+    NAME: "is not allowed, only letters, digits, `.`, `_` and `-` are, with a letter or digit first",
+    ENCODER: "is not allowed, only letters, digits, `.`, `_` and `-` are, with a letter first",
+    TASK: "is not allowed, only small letters, digits and `_` are, with a letter first",
+    FOLDER: "is not allowed, only letters, digits, `/`, `.`, `_`, `-`, `@`, `+` and `=` are, and not `-` first",
+    PATH: "is not allowed, it must not be empty or have line breaks and other control characters",
     "finite_number": "is not a finite number",
     "value_error": "{error}",
 }
@@ -60,7 +81,8 @@ def explain(error: ValidationError, model: type[BaseModel], at: Sequence[str | i
             case "too_short" if any(item["loc"] == other["loc"][:-1] for other in found):
                 pass  # pydantic counts the valid items only, and the others are named
             case _:
-                said = _SAID[kind].format(**context) if kind in _SAID else item["msg"]
+                problem = context.get("pattern", kind)
+                said = _SAID[problem].format(**context) if problem in _SAID else item["msg"]
                 yield f"{dotted(path)}: {_shown(value)} {said}{_hint(value) if kind.endswith('_type') else ''}"
 
 
@@ -72,6 +94,11 @@ def dotted(path: Sequence[str | int]) -> str:
 
 def contradictions(config: Config) -> Iterator[str]:
     """Settings that are valid one by one and do not go together."""
+    grid = config.grid
+    cells = len(grid.pretrain) * len(grid.intermediate) * len(grid.downstream) * len(grid.seeds)
+    if cells > MOST_CELLS:
+        yield f"grid: {cells:,} cells are more than the {MOST_CELLS:,} that a study may have; split it into several"
+        return
     yield from _grid(config)
     yield from _names(config)
     yield from _model(config)
@@ -175,10 +202,11 @@ def _sizes(config: Config) -> Iterator[str]:
 def _choices(config: Config) -> Iterator[str]:
     if config.study == PUBLISHED:
         yield f"study: {PUBLISHED} is the name of the paper's own numbers; choose another"
-    if config.results == config.stores:
+    if os.path.realpath(config.results) == os.path.realpath(config.stores):
         yield f"stores: {config.stores} is the folder of the results as well; choose another"
-    if config.results.split("/")[0] == "logs" or config.stores.split("/")[0] == "logs":
-        yield "results, stores: `logs` is where logs are written; choose another folder"
+    for key, folder in (("results", config.results), ("stores", config.stores)):
+        if (first := folder.partition("/")[0]) in _TAKEN:
+            yield f"{key}: `{first}` is {_TAKEN[first]}; choose another folder"
     if config.finetune.test_set == "moving":
         shared = [t for t in config.grid.intermediate if t in config.intermediate]
         tasks = [task for task in shared if config.intermediate[task].images == config.finetune.images]

@@ -3,20 +3,24 @@
 A study file needs to say only where it differs. Each section is a frozen model; `viny.config.load` makes them.
 """
 
+import os
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, Strict
 
-from viny.config.base import Section
+from viny.config.base import MOST, Section
 from viny.config.claims import Claim
 
 NONE = "none"  # no intermediate task
 BASE = "base"  # what tables of variants call the study itself
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ENCODER = r"^[A-Za-z][A-Za-z0-9._-]*$"
+TASK = r"^[a-z][a-z0-9_]*$"
 FOLDER = r"^[\w./@+=][\w./@+=-]*$"
 PATH = r"^[^\x00-\x1f\x7f]+$"
 
 Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+Folder = Annotated[str, Field(pattern=FOLDER), AfterValidator(os.path.normpath)]
 Value = TypeVar("Value")
 Values = Annotated[tuple[Value, ...], Strict(False)]
 Positive = Annotated[int, Field(ge=1)]
@@ -52,7 +56,7 @@ class Grid(Section):
     downstream: Values[Positive] = Field(
         (250, 500, 1000, 2000, 4000, 6000), min_length=1, description="Numbers of labeled images for segmentation."
     )
-    seeds: Values[Annotated[int, Field(ge=0, le=2**31 - 1)]] = Field(
+    seeds: Values[Annotated[int, Field(ge=0, le=MOST)]] = Field(
         (1, 2, 3), min_length=1, description="One run per seed."
     )
     exclude: Values[dict[Literal["pretrain", "intermediate", "downstream", "seed"], Any]] = Field(
@@ -97,7 +101,7 @@ class DataSet(Section):
     ignore: Values[int | str] = Field(
         (), description="Values (or colors) of masks that count neither in the loss nor in the metrics."
     )
-    splits: dict[Literal["train", "test"], str] | None = Field(
+    splits: dict[Literal["train", "test"], Annotated[str, Field(pattern=PATH)]] | None = Field(
         None, description="Lists of images of the training and test split, one name a line; null for a seeded split."
     )
     groups: str | None = Field(
@@ -193,7 +197,7 @@ class Encoder(Section):
 class Training(Section):
     """Task, images, budget and optimizer of a stage."""
 
-    task: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field(pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field(pattern=NAME, description="Name of the data set.")
     epochs: int = Field(100, ge=1, description="Passes over the training images.")
     steps: int | None = Field(
@@ -221,7 +225,7 @@ class Training(Section):
 class Pretraining(Training):
     """Masked image modeling (SimMIM)."""
 
-    task: str = Field("simmim", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field("simmim", pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field("imagenet", pattern=NAME, description="Name of the data set.")
     milestones: Milestones = (50, 85)
     mask_ratio: float = Field(
@@ -282,7 +286,7 @@ INTERMEDIATE: dict[str, dict[str, Any]] = {
 class Finetuning(Training):
     """Segmentation, with its evaluation."""
 
-    task: str = Field("segmentation", pattern=r"^[a-z][a-z0-9_]*$", description="Task, a module of `viny.tasks`.")
+    task: str = Field("segmentation", pattern=TASK, description="Task, a module of `viny.tasks`.")
     images: str = Field("pets", pattern=NAME, description="Name of the data set.")
     learning_rate: float = Field(2e-3, gt=0, le=10, description="Initial learning rate.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
@@ -334,7 +338,7 @@ class Compute(Section):
     jobs_per_gpu: int = Field(
         1, ge=1, description="Training jobs that share one GPU of a workstation; no scheduler must have assigned GPUs."
     )
-    threads: int = Field(1, ge=1, description="Threads of one training job on a CPU.")
+    threads: int = Field(1, ge=1, le=1024, description="Threads of one training job on a CPU.")
     attention: Literal["auto", "fused", "explicit"] = Field(
         "auto",
         description="Attention kernel; `auto` is fused on a GPU and explicit on a CPU. The two round differently. In "
@@ -389,18 +393,18 @@ class Config(Section):
         description="Name of the study; its results go to `<results>/<study>/`. Letters, digits, `.`, `_` and `-`; "
         "`published` is reserved for the paper's own numbers.",
     )
-    results: str = Field("results", pattern=FOLDER, description="Folder of the results.")
-    stores: str = Field("stores", pattern=FOLDER, description="Folder of the decoded images, shared by all studies.")
+    results: Folder = Field("results", description="Folder of the results.")
+    stores: Folder = Field("stores", description="Folder of the decoded images, shared by all studies.")
     grid: Grid = Grid()
     data: Data = Data()
     model: Model = Model()
-    encoders: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)], Encoder] = Field(
+    encoders: dict[Annotated[str, Field(pattern=ENCODER, max_length=64)], Encoder] = Field(
         {}, description="Encoders from elsewhere, by name: points of the pre-training axis beside the sizes."
     )
     pretrain: SerializeAsAny[Pretraining] = Pretraining()
-    intermediate: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)], SerializeAsAny[Intermediate]
-    ] = Field({}, description="The intermediate tasks, one section each.")
+    intermediate: dict[Annotated[str, Field(pattern=TASK, max_length=64)], SerializeAsAny[Intermediate]] = Field(
+        {}, description="The intermediate tasks, one section each."
+    )
     finetune: SerializeAsAny[Finetuning] = Finetuning()
     geometry: Geometry = Geometry()
     compute: Compute = Compute()

@@ -12,6 +12,7 @@ from viny.errors import VinyError
 MOST_BYTES = 1_000_000
 MOST_VALUES = 100_000
 MOST_DEPTH = 20
+MOST_DIGITS = 30
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _BOOLEAN = ("true", "false")
 
@@ -23,21 +24,25 @@ def read(path: Path) -> dict[str, Any]:
         VinyError: not there, too large, not YAML, a key given twice, a value that YAML reads as something else than it
             looks like, or not a mapping.
     """
+    form = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        if path.stat().st_size > MOST_BYTES and path.is_file():
-            raise VinyError(f"{path} has {path.stat().st_size:,} bytes, a study file has at most {MOST_BYTES:,}")
-        text = path.read_text(encoding="utf-8-sig")
-        given = json.loads(text) if path.suffix == ".json" else parse(text)  # YAML reads 1e-6 as text
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise VinyError(f"{path} has more than the {MOST_BYTES:,} bytes that a study file may have")
+        text = content.decode("utf-8-sig")
+        # YAML reads 1e-6 as text
+        given = json.loads(text, object_pairs_hook=_different) if form == "JSON" else parse(text)
     except FileNotFoundError:
         raise VinyError(f"there is no config file {path}; name the study's with --configfile FILE") from None
     except OSError as error:
         raise VinyError(f"{path} cannot be read: {error.strerror}; name the study's YAML file") from None
     except RecursionError:
-        raise VinyError(f"{path} is not valid YAML: it is nested too deeply") from None
+        raise VinyError(f"{path} is not valid {form}: it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise VinyError(f"{path} is not UTF-8 text (its byte {error.start + 1}); save it as UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, a huge number
-        raise VinyError(f"{path} is not valid YAML: {_said(error)}") from None
+        raise VinyError(f"{path} is not valid {form}: {said(error)}") from None
     if not isinstance(given, dict | None):
         raise VinyError(f"{path} holds {given!r}, not settings of the form `key: value`")
     return given or {}
@@ -82,7 +87,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of different keys."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return dict(pairs)
+
+
 def _integer(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > MOST_DIGITS:
+        raise _problem(f"a number of {len(node.value):,} digits is larger than any setting", node)
     if not _DECIMAL.fullmatch(node.value):
         digits = re.sub(r"^([-+]?)0+(?=[0-9])", r"\1", node.value)
         advice = f"write {digits}" if _DECIMAL.fullmatch(digits) else "write a plain decimal number"
@@ -102,9 +117,11 @@ def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool:
     return node.value.lower() == "true"
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """What is wrong with a YAML text, and where."""
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
-        return f"{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
+        found = f"{error.context}, " if (error.context or "").startswith("found") else ""  # not `while parsing ...`
+        return f"{found}{error.problem} (line {mark.line + 1}, column {mark.column + 1})"
     return " ".join(str(error).split())
 
 

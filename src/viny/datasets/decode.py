@@ -53,7 +53,9 @@ def decode_image(data: bytes, side: int) -> Decoded:
         raise BadImage("has floating-point pixels, where 8 or 16 unsigned bits a channel are expected")
     if image.mode != "RGB":
         try:
-            image = image.convert("RGB")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of transparency, which is dropped
+                image = image.convert("RGB")
         except ValueError as error:
             raise BadImage(f"cannot be converted to RGB ({error})") from error
     squashed = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from viny.datasets import splits
-from viny.datasets.listing import TEST, TRAIN, Entry, Listing, class_of
+from viny.datasets.listing import TEST, TRAIN, Entry, Listing, class_of, counted
 from viny.datasets.splits import Part
 from viny.datasets.tables import decode_text, read_text
 from viny.datasets.trees import MISSING, File, FolderReader, Reader, Tree, open_tree, some
@@ -39,7 +39,7 @@ def list_own(spec: StoreSpec) -> Listing:
     tree, dataset, setting = open_tree(spec.source), spec.spec, f"data.sets.{spec.name}"
     ignored = Counter(tree.ignored)
     found = find(spec, tree, ignored)
-    lookup = splits.Lookup(found.images)
+    lookup = splits.Lookup(found.images, tree.location)
     strict = dataset.labels == "folders" and not dataset.splits
     files, sides = found.images, splits.sides_of_folders(found.images, tree.location, strict)
     labels: dict[str, str] = {}
@@ -134,6 +134,8 @@ def _by_stem(spec: StoreSpec, tree: Tree, ignored: Counter[str]) -> Found:
     """Masks in a folder or archive of their own, with the paths of their images apart from the suffix, or the stems."""
     path = Path(os.path.normpath(spec.base / str(spec.spec.masks)))
     masks = open_tree(path)
+    if not masks.images:
+        raise VinyError(f"{masks.location}: no masks found{counted(masks.ignored)}")
     images, inside = tree.images, os.path.relpath(path, spec.source)
     if inside != "." and not inside.startswith(".."):  # masks below the images are no images
         images = {name: file for name, file in images.items() if not name.startswith(f"{inside}/")}

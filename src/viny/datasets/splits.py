@@ -1,6 +1,7 @@
 """Published splits, labels and groups of own data sets: folders, lists and tables."""
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ SIDES = {
     **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
 }
 
+_ROUNDABOUT = re.compile(r"^/|//|(^|/)\.\.?/")  # such as /data/images/x.jpg, ./x.jpg and ../images/x.jpg
+
 
 def stem(path: str) -> str:
     """A path without its suffix, in the one spelling of composed characters."""
@@ -27,10 +30,10 @@ def stem(path: str) -> str:
 
 
 class Lookup:
-    """Finds images by their names or paths below the set's `images`; a suffix may be missing."""
+    """Finds images by their names or paths below the set's `images`, the folder `location`; a suffix may be missing."""
 
-    def __init__(self, names: Mapping[str, File]):
-        self.names = names
+    def __init__(self, names: Mapping[str, File], location: str):
+        self.names, self._location = names, os.path.abspath(location)  # noqa: PTH100
 
     @cached_property
     def _full(self) -> dict[str, str]:
@@ -49,7 +52,13 @@ class Lookup:
         found: dict[str, Line] = {}
         for line in lines:
             text = line.fields[0]
-            path = unicodedata.normalize("NFC", text.replace("\\", "/").removeprefix("./"))
+            path = unicodedata.normalize("NFC", text.replace("\\", "/"))
+            if _ROUNDABOUT.search(path):
+                path = os.path.relpath(os.path.join(self._location, path), self._location)  # noqa: PTH118
+            if path.startswith("../"):
+                raise VinyError(
+                    f"{where}, line {line.number}: {text} is not in {self._location}; paths are relative to that"
+                )
             meant = {self._full[path]} if path in self._full else self._stems.get(path, {text})
             if len(meant) > 1:
                 each = some(sorted(meant))

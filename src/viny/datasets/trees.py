@@ -114,9 +114,8 @@ def open_tree(path: Path) -> Tree:
         from viny.datasets.archives import open_archive
 
         return open_archive(path)
-    raise VinyError(
-        f"there is no {path}; put a folder, tar or zip of images there, or change the path in the study file"
-    )
+    what = f"{path} is neither a file nor a folder" if path.exists() else f"there is no {path}"
+    raise VinyError(f"{what}; put a folder, tar or zip of images there, or change the path in the study file")
 
 
 def scan(root: str) -> Tree:

@@ -156,7 +156,7 @@ def fill(
     """A model of the meta device with the weights of a file, in which tensors have the names that `rename` gives them.
 
     Raises:
-        VinyError: naming the first tensor that is missing, too many, or not of the expected shape.
+        VinyError: naming the first tensor that is missing, too many, or no weights of the expected shape.
     """
     wanted = {rename(name): (name, tensor.shape) for name, tensor in model.state_dict().items()}
     for name, (_, shape) in wanted.items():
@@ -165,6 +165,10 @@ def fill(
         if tensors[name].shape != shape:
             found = tuple(tensors[name].shape)
             raise VinyError(f"{path}: tensor {name!r} has shape {found}, expected {tuple(shape)}")
+        if not tensors[name].is_floating_point():
+            raise VinyError(f"{path}: tensor {name!r} has values of type {tensors[name].dtype}, expected real numbers")
+        if not tensors[name].float().isfinite().all():
+            raise VinyError(f"{path}: tensor {name!r} has values that are not finite float32 numbers")
     if unknown := tensors.keys() - wanted:
         raise VinyError(f"{path}: tensor {min(unknown)!r} is unknown to the model that the file describes")
     model.load_state_dict({own: tensors[name].float() for name, (own, _) in wanted.items()}, assign=True)

@@ -86,8 +86,9 @@ def read_released(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = "holds something other than plain tensors, or is no PyTorch file; nothing was run"
         raise VinyError(f"{path}: {reason}. Only a saved state_dict can be imported") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise VinyError(f"{path}: not a readable PyTorch file, it may be damaged ({error})") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error) or type(error).__name__
+        raise VinyError(f"{path}: not a readable PyTorch file, it may be damaged ({reason})") from error
     if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
         raise VinyError(f"{path}: holds no state_dict (names and tensors); save the model's state_dict() instead")
     return state

@@ -170,7 +170,7 @@ def _store(config: Config, at: Needs, images: int | None, tested: tuple[StoreSpe
         tests=tests,
         images=images,
         bad_images=data.bad_images,
-        root=normal(config.stores),
+        root=Path(config.stores),
         base=normal(data.root),
         tested=tested,
         leaks=data.leaks or ("stop" if own else "allow"),

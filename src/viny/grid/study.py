@@ -27,7 +27,7 @@ class Study:
     @cached_property
     def folder(self) -> Path:
         """Folder of all its results."""
-        return normal(self.config.results, self.name)
+        return Path(self.config.results, self.name)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
