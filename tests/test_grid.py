@@ -304,7 +304,7 @@ def test_variants_leave_the_study_itself_alone():
 
 def test_studies_of_fidelity_have_one_variant_for_each_choice():
     made = Study(load(ROOT / "workflow/studies/fidelity.yaml"))
-    assert len(made.members) == 1 + 13
+    assert len(made.members) == 1 + 14
     assert all(own(made, name) for name in made.members if name not in ("", "miou_per_image"))
 
 
@@ -321,3 +321,10 @@ def test_an_encoder_of_another_architecture_has_code_of_its_own_also_after_a_tas
     alone, tuned = cell(made, pretrain="tiny"), cell(made, pretrain="tiny", intermediate="cls_intel")
     assert alone.architecture == tuned.architecture == tuned.upstream.architecture == "timm_vit"
     assert alone.code == tuned.code != cell(made, pretrain=0).code
+
+
+def test_images_of_labels_alone_are_resized_in_another_way():
+    usual, nearest = study(), study(data={"resize": "nearest"})
+    for one, other in zip(usual.jobs.values(), nearest.jobs.values(), strict=True):
+        assert (one.store.key == other.store.key) == (one.stage == "pretrain")
+        assert (one.store.content == other.store.content) == (one.stage == "pretrain")

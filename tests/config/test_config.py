@@ -334,7 +334,10 @@ def test_a_list_of_wrong_values_is_not_called_empty():
             "variants.x.geometry: a variant cannot change it; it may change grid, data, model, pretrain,",
         ),
         ({"x": {"grid": {"seeds": [1]}}}, "variants.x.grid.seeds: a variant cannot change it"),
-        ({"x": {"data": {"root": "d"}}}, "variants.x.data.root: a variant cannot change it; it may change split_seed"),
+        (
+            {"x": {"data": {"root": "d"}}},
+            "variants.x.data.root: a variant cannot change it; it may change split_seed, resize",
+        ),
         ({"x": {}}, "variants.x: changes nothing"),
         ({"x": None}, "variants.x: None is not a section"),
         ({"x": {"finetune": {"epochs": 100.0}}}, "variants.x: changes nothing"),

@@ -229,3 +229,14 @@ def test_bit_depths_are_stated_rightly():
 def test_an_enormous_file_is_refused_unread():
     with pytest.raises(BadImage, match="300 MiB large"):
         check_size(File("never-opened", 300 * 2**20))
+
+
+def test_nearest_neighbor_is_that_of_pillow_on_the_full_image():
+    """As torchvision resizes a picture with InterpolationMode.NEAREST: no reduced decoding, no antialiasing."""
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", quality=95)
+    full = Image.open(buffer).convert("RGB")
+    expected = np.asarray(full.resize((16, 16), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(decode_image(buffer.getvalue(), 16, "nearest").pixels, expected)
+    assert (decode_image(buffer.getvalue(), 16).pixels != expected).any()

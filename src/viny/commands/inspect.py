@@ -148,7 +148,7 @@ class Inspected:
                 training = order_for_training(listing, candidates[:tests], spec.split_seed)
                 planned |= dict.fromkeys(candidates[:tests] + training[: spec.images])
             entries = list(planned)
-        decoder = Decoder(listing.images, listing.masks, listing.values, self.spec.pixels)
+        decoder = Decoder(listing.images, listing.masks, listing.values, self.spec.pixels, self.spec.resize)
         progress = Progress(f"read {self.spec.name}", len(entries))
         with decoding(decoder, len(entries), workers) as decode:
             for entry, row in decode(entries):

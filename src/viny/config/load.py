@@ -31,7 +31,7 @@ TASKS: dict[str, type[Training]] = {
 }
 # What a variant may change.
 VARIABLE = ("grid", "data", "model", "pretrain", "intermediate", "finetune", "seeding", "analysis")
-VARIABLE_KEYS = {"grid": ("exclude", "share_encoder"), "data": ("split_seed",), "analysis": ("miou",)}
+VARIABLE_KEYS = {"grid": ("exclude", "share_encoder"), "data": ("split_seed", "resize"), "analysis": ("miou",)}
 
 AnySection = TypeVar("AnySection", bound=Section)
 AnyTraining = TypeVar("AnyTraining", bound=Training)

@@ -155,6 +155,11 @@ class Data(Section):
     store_pixels: int = Field(
         160, ge=8, le=1024, description="Side in pixels of the stored pre-training images, from which crops are taken."
     )
+    resize: Literal["bicubic", "nearest"] = Field(
+        "bicubic",
+        description="How images other than those of pre-training are resized: with antialiasing, or by nearest "
+        "neighbor (released code).",
+    )
     procedural: Procedural | None = Field(
         None, description="Generate the paper's three data sets instead of reading real ones; null for real images."
     )
@@ -258,6 +263,9 @@ class Intermediate(Training):
     )
     mixup: float = Field(0.0, ge=0, description="Alpha of MixUp; 0 for none.")
     contrast: float = Field(0.3, ge=0, le=1, description="Strength of the contrast jitter; 0 for none.")
+    normalize: bool = Field(
+        True, description="Normalize the input as in pre-training; the released code does not for tasks on Pets."
+    )
 
 
 # The intermediate tasks of the paper and of its second version.
@@ -426,8 +434,8 @@ class Config(Section):
         {},
         description="The study once more with other settings, each variant under a name, such as `no_norm: {finetune: "
         "{normalize: false}}`; cells, and runs that the change does not concern, are those of the study itself. May "
-        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `data.split_seed`, `analysis.miou`, "
-        "`grid.share_encoder` and, to run fewer cells, `grid.exclude`.",
+        "set `model`, `pretrain`, `intermediate`, `finetune`, `seeding`, `data.split_seed`, `data.resize`, "
+        "`analysis.miou`, `grid.share_encoder` and, to run fewer cells, `grid.exclude`.",
     )
 
     @property

@@ -121,7 +121,7 @@ class _Build:
         planned = candidates[:tests] + training[: spec.images]
         self._refuse_absent(planned)
         self._require_space(len(planned))
-        decoder = Decoder(listing.images, listing.masks, listing.values, spec.pixels)
+        decoder = Decoder(listing.images, listing.masks, listing.values, spec.pixels, spec.resize)
         self.progress = Progress(f"decode {spec.name} to {spec.pixels} px", len(planned))
         names = (stores.IMAGES, stores.SIGNATURES, stores.MASKS)[: 3 if listing.masks else 2]
         with ExitStack() as stack:

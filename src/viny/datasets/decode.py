@@ -34,8 +34,8 @@ class MaskValues(NamedTuple):
     colors: dict[int, int]  # by its color, 0xRRGGBB
 
 
-def decode_image(data: bytes, side: int) -> Decoded:
-    """Decode an image and squash it to `side` x `side` RGB, antialiased.
+def decode_image(data: bytes, side: int, resize: str = "bicubic") -> Decoded:
+    """Decode an image and squash it to `side` x `side` RGB, antialiased or, with `resize` `nearest`, not.
 
     Gray, CMYK, palette and transparent images are converted as torchvision's readers do (transparency is dropped),
     16-bit gray is scaled to 8 bits, the first frame of an animation is taken, and EXIF rotation is not applied.
@@ -43,7 +43,8 @@ def decode_image(data: bytes, side: int) -> Decoded:
     Raises:
         BadImage: empty, of no known format, cut off, damaged, not convertible, or larger than MAX_PIXELS.
     """
-    image = _load(data, side)
+    nearest = resize == "nearest"
+    image = _load(data, None if nearest else side)
     width, height = image.info["original_size"]
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -58,7 +59,10 @@ def decode_image(data: bytes, side: int) -> Decoded:
                 image = image.convert("RGB")
         except ValueError as error:
             raise BadImage(f"cannot be converted to RGB ({error})") from error
-    squashed = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if nearest:
+        squashed = image.resize((side, side), Image.Resampling.NEAREST)
+    else:
+        squashed = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return Decoded(np.asarray(squashed), width, height)
 
 

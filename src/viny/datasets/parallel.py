@@ -47,6 +47,7 @@ class Decoder:
     masks: Reader | None
     values: MaskValues | None
     pixels: int
+    resize: str = "bicubic"
 
     def __call__(self, entries: Sequence[Entry]) -> list[Row]:
         """Decode images in order."""
@@ -57,7 +58,7 @@ class Decoder:
         mask, place = None, self.images.place(entry.image)
         try:
             data = self.images.read(entry.image)
-            image = decode_image(data, self.pixels)
+            image = decode_image(data, self.pixels, self.resize)
             if self.masks and self.values and entry.mask:
                 try:
                     content = self.masks.read(entry.mask)

@@ -16,7 +16,7 @@ PROCEDURAL = Path("resources/procedural")
 # Where each generated data set lies below its root: the layouts of the published archives.
 PROCEDURAL_LAYOUT = {"imagenet": "imagenet/train", "intel": "intel", "pets": "oxford-iiit-pet"}
 
-Needs = tuple[str, int, int | None, int]  # a stage's data set, pixels, test images and seed of the split
+Needs = tuple[str, int, int | None, int, str]  # a stage's data set, pixels, test images, seed of the split, resizing
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class StoreSpec:
         source: the images as published: a folder or an archive.
         spec: how they are read.
         procedural: the recipe, if the images are generated.
-        pixels: side of the stored images.
+        pixels: side of the stored images. resize: how they are resized, `bicubic` or `nearest`.
         tests: number of test images where the set has no published test split; None for a fifth of all images.
         images: number of training images after them; None for all.
         root: folder of all stores.
@@ -48,6 +48,7 @@ class StoreSpec:
     bad_images: str
     root: Path
     base: Path
+    resize: str = "bicubic"
     tested: "tuple[StoreSpec, ...]" = ()
     leaks: str = "allow"
 
@@ -58,7 +59,7 @@ class StoreSpec:
         lists = [self.spec.labels, self.spec.groups, *(self.spec.splits or {}).values()]
         content = [identity(self.base / path) for path in lists if path and path != "folders"]
         spec = self.spec.model_dump(mode="json")
-        parts = [source, spec, content, self.bad_images, code_fingerprint("decoding")]
+        parts = [source, spec, content, self.bad_images, code_fingerprint("decoding"), *self._resized]
         if self.leaks == "drop":
             parts += ["drop", *(str(tested.folder) for tested in self.tested)]
         return fingerprint(parts)[:8]
@@ -71,10 +72,15 @@ class StoreSpec:
         the files are still the same is for the checksums of decoded images to say.
         """
         images = self.recipe or self.spec.model_dump(mode="json", include={"layout", "classes", "ignore"})
-        parts = [images, self.pixels, self.split_seed, self.tests]
+        parts = [images, self.pixels, self.split_seed, self.tests, *self._resized]
         if self.leaks == "drop":
             parts += ["drop", *(tested.content for tested in self.tested)]
         return fingerprint(parts)
+
+    @property
+    def _resized(self) -> list[str]:
+        """What fingerprints hold of the way of resizing: nothing for the usual one, so that older stores stay valid."""
+        return [] if self.resize == "bicubic" else [self.resize]
 
     @property
     def recipe(self) -> str | None:
@@ -107,7 +113,7 @@ def stores_of(configs: Sequence[Config]) -> dict[Needs, StoreSpec]:
     """The stores that a study and its variants read.
 
     Args:
-        configs: of the study, then of its variants, which have the same `data` but for the seed of the split.
+        configs: of the study, then of its variants, which have the same `data` but for splits and resizing.
     """
     sizes: dict[Needs, int | None] = {}
     tested: dict[Needs, dict[Needs, None]] = {}
@@ -125,9 +131,10 @@ def stores_of(configs: Sequence[Config]) -> dict[Needs, StoreSpec]:
 
 
 def needs(config: Config, section: str) -> Needs:
-    """Data set, pixels, test images and seed of the split of a stage."""
-    pixels = config.data.store_pixels if section == "pretrain" else config.model.image_size
-    return config.stages[section].images, pixels, held_back(config, section), config.data.split_seed
+    """The store that a stage reads."""
+    data, first = config.data, section == "pretrain"
+    pixels, resize = (data.store_pixels, "bicubic") if first else (config.model.image_size, data.resize)
+    return config.stages[section].images, pixels, held_back(config, section), data.split_seed, resize
 
 
 def normal(*parts: str) -> Path:
@@ -155,7 +162,7 @@ def _demands(config: Config) -> Iterator[tuple[str, int | None]]:
 
 
 def _store(config: Config, at: Needs, images: int | None, tested: tuple[StoreSpec, ...]) -> StoreSpec:
-    (name, pixels, tests, seed), data = at, config.data
+    (name, pixels, tests, seed, resize), data = at, config.data
     source = normal(data.root, data.sets[name].images)
     if data.procedural:
         source = PROCEDURAL / _recipe(data.procedural, name) / PROCEDURAL_LAYOUT[name]
@@ -172,6 +179,7 @@ def _store(config: Config, at: Needs, images: int | None, tested: tuple[StoreSpe
         bad_images=data.bad_images,
         root=Path(config.stores),
         base=normal(data.root),
+        resize=resize,
         tested=tested,
         leaks=data.leaks or ("stop" if own else "allow"),
     )
