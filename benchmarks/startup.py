@@ -31,8 +31,8 @@ class Cells:
     def __init__(self, folder: Path, images: int, *settings: str):
         self.folder, self.made = folder, 0
         self.name = f"finetune/pretrain=0/intermediate=none/downstream={images}/seed=1"
-        grid = f"grid={{pretrain: [0], intermediate: [none], downstream: [{images}], seeds: [1]}}"
-        self.settings = (grid, "finetune.milestones=[]", *settings)
+        grid = f"grid={{pretrain: [0], intermediate: [none], downstream: [{images}], seeds: [1], exclude: []}}"
+        self.settings = (grid, "finetune.milestones=[]", "finetune.steps=null", *settings)
         self.seconds()  # decodes the images
 
     def seconds(self, at_once: int = 1, threads: int = 1, preload: bool = True) -> float:
