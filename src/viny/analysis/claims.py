@@ -224,11 +224,14 @@ class Asked:
         if claim.bend:
             return f"a change of slope needs 3 sizes on the axis of {LABELS[axis]}"
         start, end = claim.change[axis]
-        if axis == "intermediate":
-            return f"this grid has no task that is {end}" if end in KINDS else f"this grid lacks {start} or {end}"
+        missing = [task for task in (start, end) if task not in (*axes[1], *KINDS, "each")]
+        if axis == "intermediate" and missing:
+            return f"this grid lacks the task {missing[0]}"
+        if end in KINDS and not any(self._means(end, task) for task in axes[1]):
+            return f"this grid has no task that is {end}"
         if isinstance(start, int) or isinstance(end, int) or any(isinstance(v, int) for v in claim.at.values()):
             return "the claim is about sizes that are not in this grid"
-        return f"this grid has too few {LABELS[axis]}"
+        return "this grid lacks the cells that the claim compares"
 
     def _unit(self, claim: Claim) -> str:
         if claim.measure not in (("miou",), ("probe_accuracy",)):
