@@ -42,7 +42,7 @@ def test_a_study_on_real_images_is_planned(workflow):
 
 def test_the_choices_of_the_release_are_planned_with_what_each_concerns(workflow):
     planned = workflow.training(config="fidelity.yaml")
-    assert planned == {"pretrain": 3 + 4 * 3 - 2 + 1, "intermediate": 3 * 3, "finetune": 19 * 3}
+    assert planned == {"pretrain": 3 + 4 * 3 - 2 + 1, "intermediate": 3 * 3, "finetune": 20 * 3}
 
 
 def test_mistakes_in_the_config_are_told_without_a_traceback(workflow):
