@@ -293,6 +293,14 @@ def test_geometry_with_seeds_is_decided():
     assert "own training patches" not in found["5c"]["reason"]  # the held-out probe is used where there is one
 
 
+def test_a_probe_that_does_not_beat_the_position_is_said_to_say_nothing():
+    measured = geometry(4, spatial_variance=0.3).assign(probe_chance_position_percent=77.0)
+    found = verdicts(study(lambda *_: 50, [0], [32]), measured)
+    assert "the probe after CLS-Intel does not beat a patch's position" in found["5b"]["reason"]
+    assert "position" not in found["5c"]["reason"]
+    assert "position" not in found["5a"]["reason"]
+
+
 @pytest.mark.parametrize("measured", [Tables(pd.DataFrame(), {}).geometry, published_geometry().iloc[:0]])
 def test_geometry_that_was_not_measured_is_not_tested(measured):
     found = verdicts(study(lambda *_: 50, [0], [32]), measured)

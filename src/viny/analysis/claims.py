@@ -91,6 +91,10 @@ class Asked:
             return untested("the study has no geometry of the encoders that this is about")
         found = on_each(pd.concat(frames, ignore_index=True), expected)
         found.reason += "; probe accuracy is that on the probe's own training patches" * training
+        blind = self._blind_probes() & {cell["intermediate"] for cell in found.cells}
+        if "probe_accuracy" in claim.measure and blind:
+            shown = ", ".join(map(names.task, sorted(blind)))
+            found.reason += f"; the probe after {shown} does not beat a patch's position, so it says nothing"
         return found
 
     def scope(self, verdict: Verdict) -> str:
@@ -204,6 +208,15 @@ class Asked:
         if word in KINDS:
             return self.tables.task(task) == word
         return task != "none" if word in ("each", "others") else task == word
+
+    def _blind_probes(self) -> set[str]:
+        """Tasks after which the probe, on average over encoders, finds no more than a patch's position alone."""
+        frame = on_grid(self.tables.geometry)
+        if "probe_chance_position_percent" not in frame:
+            return set()
+        gain = (frame["probe_accuracy_percent"] - frame["probe_chance_position_percent"]).astype(float)
+        means = gain.groupby(frame["intermediate"]).mean()
+        return set(means.index[means <= 0])
 
     def _geometry(self, name: str) -> tuple[str, Measured, Axes]:
         """Column, values and axes of a measure of the geometry."""
