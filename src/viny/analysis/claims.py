@@ -27,7 +27,7 @@ from viny.config.claims import Axis, Claim
 
 COORDINATES: tuple[Axis, ...] = ("pretrain", "intermediate", "downstream")
 AXES: dict[Axis, int] = {"pretrain": 0, "intermediate": 1, "downstream": 2, "distance": 2}  # place in a cell's key
-LABELS = {"pretrain": "pre-training images", "downstream": "labels", "distance": "distance", "intermediate": "task"}
+LABELS = {"pretrain": "pre-training images", "downstream": "labels"}
 PROBE = {"probe_accuracy": ("probe_accuracy_percent", "probe_accuracy_training_percent")}
 KINDS = ("classification", "patches")
 Axes = tuple[list[Any], list[Any], list[Any]]  # declared values on the axes of `KEYS`

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from viny.analysis.contrasts import TEST_COLUMNS, Key, Measured, Weights, contrasts, difference, holm, measure
+from viny.analysis.contrasts import TEST_COLUMNS, contrasts, difference, holm, measure
 from viny.analysis.frames import KEYS
 from viny.analysis.summary import grid
 
@@ -46,13 +46,8 @@ def effects(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False)
     for family, group in comparisons(cells).groupby("family", sort=False):
         pairs = dict(zip(group[KEYS].itertuples(index=False, name=None), group["of"], strict=True))
         of, wanted = measured, [difference(*pair) for pair in pairs.items()]
-        if family == "intermediate":
-            of, wanted = after_task(measured, pairs)
+        if family == "intermediate":  # both start from one encoder: its noise is gone in their difference
+            of, wanted = measured.against(pairs), [{cell: 1.0} for cell in pairs]
         tests = contrasts(of, wanted, confidence).set_index(group.index)
         frames.append(group.join(tests).assign(p_holm=holm(tests["p"])))
     return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()).reindex(columns=EFFECT_COLUMNS)
-
-
-def after_task(measured: Measured, pairs: dict[Key, Key]) -> tuple[Measured, list[Weights]]:
-    """Differences of cells that start from one encoder, taken before their noise is pooled."""
-    return measured.against(pairs), [{cell: 1.0} for cell in pairs]

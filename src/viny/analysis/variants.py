@@ -42,27 +42,22 @@ def compare(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     measured = measure(cells.assign(intermediate=named))
     seconds = cells.assign(seconds=cells[SECONDS].sum(axis=1, skipna=False))
     seconds = seconds.groupby(["variant", *KEYS])["seconds"].mean()
-    bases = {
-        _of(variant, place): place for variant, *place in cells.loc[own, ["variant", *KEYS]].itertuples(index=False)
+    places_of = {
+        variant: list(dict.fromkeys(frame[KEYS].itertuples(index=False, name=None)))
+        for variant, frame in cells[own].groupby("variant", sort=False)
     }
-    bases = {cell: tuple(place) for cell, place in bases.items()}
+    bases = {_of(variant, place): place for variant, places in places_of.items() for place in places}
     equal = {cell for cell, base in bases.items() if _equal(measured, cell, base)}
     changes = measured.against({cell: base for cell, base in bases.items() if cell not in equal})
     rows, wanted = [], []
-    for variant, frame in cells[own].groupby("variant", sort=False):
-        places = list(dict.fromkeys(frame[KEYS].itertuples(index=False, name=None)))
+    for variant, places in places_of.items():
         known = [place for place in places if measured.has(place) and measured.has(_of(variant, place))]
-        overall = {"variant": variant, "scope": OVERALL, "cells": len(known), "declared": len(places)}
-        for head, of in [
-            *(
-                ({"variant": variant, "scope": CELL, **dict(zip(KEYS, place, strict=True))}, [place])
-                for place in places
-            ),
-            (overall, known or places),
-        ]:
+        heads = [({"scope": CELL, **dict(zip(KEYS, place, strict=True))}, [place]) for place in places]
+        heads.append(({"scope": OVERALL, "cells": len(known), "declared": len(places)}, known or places))
+        for head, of in heads:
             differing = [cell for place in of if (cell := _of(variant, place)) not in equal]
             wanted.append(dict.fromkeys(differing, 1 / len(of)))
-            rows.append(head | _row(measured, seconds, variant, of))
+            rows.append({"variant": variant, **head, **_row(measured, seconds, variant, of)})
     found = pd.concat([pd.DataFrame(rows), contrasts(changes, wanted, confidence)], axis=1)
     same = [not weights for weights in wanted]
     found.loc[same, ["effect", "se", "low", "high"]] = 0.0
