@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
+from viny.processes import running
 
 SUFFIX = ".tmp"
 
@@ -55,7 +55,7 @@ def tidy(folder: Path) -> None:
     """Remove what processes of this host that have ended left half-written in `folder`."""
     for path in folder.glob(f".*.{glob.escape(socket.gethostname())}-*{SUFFIX}"):
         pid = path.name.removesuffix(SUFFIX).rpartition("-")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        if pid.isdecimal() and not running(int(pid)):
             _remove(path)
 
 

@@ -40,9 +40,17 @@ class Writer:
         if self.host != socket.gethostname():
             return None
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < _TOLERANCE
+            return running(self.pid) and abs(psutil.Process(self.pid).create_time() - self.started) < _TOLERANCE
         except psutil.Error:
             return False
+
+
+def running(pid: int) -> bool:
+    """Whether a process of this host runs; one that has ended and is not yet waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def age() -> float:

@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import random
 import socket
+import subprocess
 import time
 import zipfile
 
 import pytest
 import torch
 
+from viny.files import tidy
 from viny.processes import Writer
 from viny.training.state import RunState, prune_states
 
@@ -165,7 +167,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
         (folder / f".x.{host}-{os.getppid()}.tmp").write_text("being written")
         (folder / ".x.elsewhere-4194305.tmp").write_text("who knows")
     with state.lock():
-        pass
+        finish(state)
     for folder in (state.folder, tmp_path / "out"):
         left = {path.name for path in folder.glob(".x*")}
         assert left == {f".x.{host}-{os.getppid()}.tmp", ".x.elsewhere-4194305.tmp"}
@@ -219,3 +221,15 @@ def _hold_3(tmp_path, ready, release):
         finish(state)
         ready.set()
         release.wait(10)
+
+
+def test_what_a_process_that_has_ended_left_half_written_goes_even_if_nobody_waits_for_it(tmp_path):
+    """As in a container whose first process does not wait for orphans."""
+    dead = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    names = [f".model.safetensors.{socket.gethostname()}-{pid}.tmp" for pid in (dead.pid, os.getpid())]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    tidy(tmp_path)
+    dead.wait()
+    assert [path.name for path in tmp_path.iterdir()] == names[1:]

@@ -69,7 +69,6 @@ class RunState:
         with _writing(self.folder):
             file = self._locked()
             tidy(self.folder)
-            tidy(self.output)
             write_text(self.folder / "run.json", json.dumps(self._description, indent=1) + "\n")
         failure = self.folder / "failed.txt"
         with file:
@@ -161,7 +160,7 @@ class RunState:
     def export(self) -> bool:
         """Put the results of a finished run into the output folder; False if there are no whole results.
 
-        metrics.json comes last: where it is, the other files are.
+        metrics.json comes last: where it is, the other files are. What a killed process left half-written there goes.
         """
         names, done = self._kept(), self.folder / "done"
         if names is None:
@@ -176,6 +175,7 @@ class RunState:
                     except OSError:  # no second names here
                         shutil.copyfile(done / name, temporary)
                     os.utime(temporary)
+            tidy(self.output)
         return True
 
     def _kept(self) -> list[str] | None:
