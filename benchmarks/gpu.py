@@ -1,10 +1,11 @@
 """Every stage on one device: `python -m benchmarks.gpu`.
 
-Measures images per second of each stage in viny's own loop (kernel by kernel, captured, compiled; fp32 and bf16) beside
-the same computation written plainly and the rate of matrix products alone, how often the host waits for the device, and
+Measures images per second of each stage in viny's own loop (kernel by kernel and captured; fp32 and bf16) beside the
+same computation written plainly and the rate of matrix products alone, how often the host waits for the device, and
 cells per hour with several jobs at once; extrapolates to the paper's grid. Needs no data.
 
     python -m benchmarks.gpu --json gpu.json
+    python -m benchmarks.gpu --compile                  compiled steps as well; compiling takes minutes
     python -m benchmarks.gpu --device cpu --quick       tiny sizes: shows that it runs
 """
 
@@ -51,10 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where (default: cuda)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each variant (default: 3)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one round")
+    parser.add_argument("--compile", action="store_true", help="measure compiled steps as well, which takes minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all measurements")
     args = parser.parse_args(argv)
     device = select_device(Compute(device=args.device))
-    options = Options(1 if args.quick else max(1, args.rounds), args.quick, device)
+    options = Options(1 if args.quick else max(1, args.rounds), args.quick, device, compiled=args.compile)
     report(run(options), options, args.json)
     return 0
 
@@ -84,9 +86,8 @@ def stage(job: Job, options: Options) -> Group:
         plainly = PLAINLY[job.kind](job.model, torch.randn(batch, 3, size, size, device=device))[PLAIN]
         variants[PLAIN] = plain_step(plainly, batch, 0.0 if options.quick else 1.0, device)
     schedule = Schedule(images, settings)
-    for name, execution in ways(device).items():
-        if not (execution.compiled and options.quick):
-            variants[name] = partial(loop_rate, task, schedule, execution)
+    for name, execution in ways(options).items():
+        variants[name] = partial(loop_rate, task, schedule, execution)
     variants |= bounds(flop(lambda: task.loss(_first_batch(task, batch))) / batch, ["fp32", "bf16"], options)
     note = f"batch {batch}"
     if device.type == "cuda":
@@ -94,13 +95,17 @@ def stage(job: Job, options: Options) -> Group:
     return compare(job.kind, "images/s", variants, options, note)
 
 
-def ways(device: torch.device) -> dict[str, Execution]:
+def ways(options: Options) -> dict[str, Execution]:
     """Ways to compute a step, by name: each precision launched kernel by kernel, captured, and compiled as well."""
-    kinds = {"": (False, False), ", compiled": (False, True)}
-    if device.type == "cuda":
-        kinds = {"": (False, False), ", captured": (True, False), ", captured, compiled": (True, True)}
+    kinds = {"": (False, False)}
+    if options.device.type == "cuda":
+        kinds[", captured"] = (True, False)
+    if options.compiled:
+        kinds |= {f"{name}, compiled": (graphs, True) for name, (graphs, _) in kinds.items()}
     return {
-        precision + kind: Execution.from_settings(device, precision, Compute(cuda_graphs=graphs, compile=compiled))
+        precision + kind: Execution.from_settings(
+            options.device, precision, Compute(cuda_graphs=graphs, compile=compiled)
+        )
         for kind, (graphs, compiled) in kinds.items()
         for precision in ("fp32", "bf16")
     }

@@ -41,12 +41,14 @@ class Options:
         rounds: how often each variant is measured.
         quick: tiny sizes, which show that everything runs and nothing else.
         device: of the GPU benchmark. against: another checkout, for `demo`.
+        compiled: measure compiled steps on a GPU as well.
     """
 
     rounds: int = 1
     quick: bool = True
     device: torch.device = CPU
     against: Path | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def command_seconds(*commands: Sequence[str], **options: Any) -> float:
     Raises:
         RuntimeError: one fails, with what it said.
     """
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **options.pop("env", {})}
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
     with ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in commands]
         clock = time.perf_counter()
