@@ -16,7 +16,8 @@ from viny.datasets.store import IGNORE
 def cross_entropy(logits: Tensor, labels: Tensor, ignored: int = IGNORE) -> Tensor:
     """Mean cross-entropy of (B, K, ...) logits over the labels (B, ...) that are not `ignored`; 0 if all are."""
     labels = labels.long()
-    total = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="sum")
+    # Summed outside: for pixels, the sum inside rounds differently each time on a GPU.
+    total = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="none").sum()
     return total / (labels != ignored).sum().clamp(min=1)
 
 
