@@ -76,7 +76,7 @@ def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:
             store.verify(store.tests + images)
             seed = job.seed if job.seeding == "everything" else _random_seed(state)
             with _enough_memory(job):
-                task = _make_task(job, store, images, seed, device, how["attention"])
+                task = _make_task(job, store, images, seed, device, how["attention"], 1 / compute.jobs_per_gpu)
                 startup = age()
                 if task.trainable:
                     assert isinstance(job.settings, Training)
@@ -161,7 +161,9 @@ def _random_seed(state: RunState) -> int:
     return seed
 
 
-def _make_task(job: Job, store: Store, images: int, seed: int, device: torch.device, attention: str) -> Any:
+def _make_task(
+    job: Job, store: Store, images: int, seed: int, device: torch.device, attention: str, share: float = 1.0
+) -> Any:
     """The job's task on its encoder.
 
     Raises:
@@ -181,6 +183,7 @@ def _make_task(job: Job, store: Store, images: int, seed: int, device: torch.dev
             images=images,
             tests=store.tests,
             checkpoint=job.checkpoint.name,
+            share=share,
         )
         return tasks.load(job.task).Task(context)
     except VinyError as error:

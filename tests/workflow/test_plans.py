@@ -37,7 +37,7 @@ def test_the_second_version_is_planned(workflow):
 
 def test_a_study_on_real_images_is_planned(workflow):
     planned = workflow.training(config="photographs.yaml")
-    assert planned == {"pretrain": 2, "intermediate": 6, "finetune": 30}
+    assert planned == {"pretrain": 18, "intermediate": 18, "finetune": 168}
 
 
 def test_the_choices_of_the_release_are_planned_with_what_each_concerns(workflow):

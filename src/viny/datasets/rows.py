@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Share of a GPU's free memory that images may take; beyond it they stay in the file and are copied batch by batch.
-_RESIDENT_SHARE = 0.6
+# Part of a job's share of a GPU that an array may take; a larger one stays in the file and is copied batch by batch.
+_RESIDENT = 0.6
 
 
 class Rows:
@@ -16,14 +16,17 @@ class Rows:
 
     Args:
         array: (N, ...) array, usually memory-mapped. count: how many of its first rows are used.
+        share: of a GPU's memory, what the job may take beside others.
     """
 
-    def __init__(self, array: np.ndarray, count: int, device: torch.device):
+    def __init__(self, array: np.ndarray, count: int, device: torch.device, share: float = 1.0):
         self.device = device
         self._array = np.asarray(array)[:count]
         self._resident: Tensor | None = None
-        if device.type == "cuda" and self._array.nbytes < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self._resident = torch.tensor(self._array, device=device)
+        if device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(device)
+            fits = self._array.nbytes < _RESIDENT * min(free, share * total)
+            self._resident = torch.tensor(self._array, device=device) if fits else None
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """The rows (B,), numbers on the CPU, as a tensor (B, ...) on the device."""

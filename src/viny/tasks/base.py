@@ -39,6 +39,7 @@ class Context:
     images: int  # number of training images
     tests: int  # number of test images
     checkpoint: str = ""  # name of the file of weights; that of the task if empty
+    share: float = 1.0  # of the GPU's memory; the rest is for the jobs beside it
 
 
 class StoreTask:
@@ -69,7 +70,7 @@ class StoreTask:
         if self.store.count < used:
             raise VinyError(f"{self.store.folder} holds {self.store.count:,} images, but {used:,} are needed")
         arrays = {"image": self.store.images} | ({self.truth: self._truth()} if self.truth else {})
-        self._rows = {name: Rows(array, used, self.device) for name, array in arrays.items()}
+        self._rows = {name: Rows(array, used, self.device, context.share) for name, array in arrays.items()}
         self.classes = {"label": self.store.classes, "mask": self.store.mask_classes}.get(self.truth, [])
         self.model = self.make_model().to(self.device)
 
