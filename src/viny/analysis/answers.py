@@ -33,10 +33,15 @@ def answers(
     found: Mapping[str, pd.DataFrame], claims: list[dict[str, Any]], seeds: int, confidence: float
 ) -> list[Answer]:
     """The answers that the data have."""
-    made = [_pretraining(found["effects"], found["effective_data"], confidence), _labels(found["doubling"], confidence)]
-    return [answer for answer in [*made, *_tasks(found["effects"], confidence)] if answer] + [
-        _certainty(found["effects"], claims, seeds, confidence)
+    made = [
+        _pretraining(found["effects"], found["effective_data"], confidence),
+        _labels(found["doubling"], confidence),
+        *_tasks(found["effects"], confidence),
+        _goal(found["goal"], confidence) if "goal" in found else None,
+        _budget(found["budget"], confidence) if "budget" in found else None,
+        _certainty(found["effects"], claims, seeds, confidence),
     ]
+    return [answer for answer in made if answer]
 
 
 def _pretraining(effects: pd.DataFrame, effective: pd.DataFrame, confidence: float) -> Answer | None:
@@ -92,6 +97,34 @@ def _tasks(effects: pd.DataFrame, confidence: float) -> list[Answer]:
     return made
 
 
+def _goal(needed: pd.DataFrame, confidence: float) -> Answer:
+    """The fewest labels that reach the goal."""
+    about, reached = f"{needed['goal'].iloc[0]:g} mIoU takes", needed[needed["bound"] != ">"].sort_values("labels")
+    if reached.empty:
+        most = f"{_round(needed['checked_to'].max())} labels, the most that these data speak of"
+        return Answer(about, "more", f"than {most}, with any encoder", [], "outlook")
+    best, bare = reached.iloc[0], reached[reached["pretrain"] == 0]
+    few = "fewer than " if best["bound"] else ""
+    ends = f", {confidence:.0%} interval {_between(best)}" if not few else ""
+    sentences = [
+        f"From {_start(row)}: {'fewer than ' if row['bound'] else ''}{_round(row['labels'])}."
+        for row in bare.head(1).to_dict("records")
+        if best["pretrain"]
+    ]
+    return Answer(about, few + _round(best["labels"]), f"labels from {_start(best)}{ends}", sentences, "outlook")
+
+
+def _budget(bought: pd.DataFrame, confidence: float) -> Answer:
+    """The best that the budget buys."""
+    best, about = bought.iloc[0], f"A budget of {bought['budget'].iloc[0]:,g} buys"
+    if pd.isna(best["miou_percent"]):
+        return Answer(about, "too little", "for the fewest labels that were measured", [], "tables")
+    ends = f"{number(best['miou_low'], 1)} to {number(best['miou_high'], 1)}"
+    unit = f"mIoU, {confidence:.0%} interval {ends}"
+    sentence = f"With {_round(best['labels'])} labels from {_start(best)}."
+    return Answer(about, number(best["miou_percent"], 1), unit, [sentence], "tables")
+
+
 def _certainty(effects: pd.DataFrame, claims: list[dict[str, Any]], seeds: int, confidence: float) -> Answer:
     """How wide intervals are, and what became of the claims."""
     half = ((effects["high"] - effects["low"]) / 2).median() if len(effects) else np.nan
@@ -121,6 +154,16 @@ def _ends(row: Any, confidence: float) -> str:
     if pd.isna(row["low"]):
         return "without interval (single runs)"
     return f"{confidence:.0%} interval {_signed(row['low'])} to {_signed(row['high'])}"
+
+
+def _round(value: float) -> str:
+    """Three digits: `8,030`."""
+    return f"{float(f'{value:.3g}'):,.0f}"
+
+
+def _between(row: Any) -> str:
+    low = "any number" if row["labels_low"] == 0 else _round(row["labels_low"])
+    return f"{low} to " + ("beyond these data" if np.isinf(row["labels_high"]) else _round(row["labels_high"]))
 
 
 def _signed(value: float) -> str:

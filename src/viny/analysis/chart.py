@@ -6,7 +6,7 @@ page's script puts in the values. Every line has a marker and a name of its own 
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ RAMP, CATEGORIES = 8, 7  # colors of ordered levels and of categories in the sty
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot")
 QUIET = "var(--quiet)"
-MOST_TICKS = 8
+SIZES = {"triangle-up": 11, "triangle-down": 11, "star": 11}  # in pixels; others are 8
+MOST_TICKS, ASIDE = 8, 0.02
 
 Figure = dict[str, Any]  # of plotly.js: data, layout; and `title`, which the page shows above it
 
@@ -39,7 +40,7 @@ class Chart:
 
     Attributes:
         title: a short heading. caption: how to read it.
-        panels: figures side by side. legend: lines that can be switched off, by name.
+        panels: figures side by side. legend: looks of lines by name; those that are drawn can be switched off.
         legend_title: what the lines differ in.
         scale: axis (`x` or `y`) that the reader can switch between logarithmic and linear, and what is on it.
         sources: files, relative to the page, with the numbers and the figure for print.
@@ -48,10 +49,15 @@ class Chart:
     title: str
     caption: str
     panels: list[Figure]
-    legend: Mapping[str, Look]
+    legend: dict[str, Look]
     legend_title: str = ""
     scale: tuple[str, str] | None = None
-    sources: Sequence[str] = field(default=())
+    sources: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Leave lines out of the legend that no panel has."""
+        drawn = {trace["meta"] for panel in self.panels for trace in panel["data"]}
+        self.legend = {name: look for name, look in self.legend.items() if name in drawn}
 
 
 def looks(levels: Iterable[Any], ordered: bool, label: Any = str, dash: str = "solid") -> dict[str, Look]:
@@ -70,27 +76,33 @@ def looks(levels: Iterable[Any], ordered: bool, label: Any = str, dash: str = "s
     }
 
 
-def panels(points: pd.DataFrame, styles: Mapping[str, Look], x: Figure, y: Figure, same_y: bool = True) -> list[Figure]:
+def panels(points: pd.DataFrame, styles: Mapping[str, Look], x: Figure, y: Figure) -> list[Figure]:
     """A figure for each value of the column `panel`, with a line for each value of `line`.
 
     Args:
-        points: columns panel, line, x, y, hover; low and high (ends of an interval); `bound` (`>` or `<`: an open
-            marker with an arrow), all but the first five optional.
+        points: columns panel, line, x, y, hover; low and high (ends of an interval) and `bound` (`>` or `<`: an open
+            marker with an arrow) may be missing. Points with intervals stand a little aside of each other.
         x, y: the axes, as plotly.js knows them.
-        same_y: all panels show the same range of y.
     """
     points = points[points["y"].notna()]
-    ends = [points[name] for name in ("y", "low", "high") if name in points]
-    if same_y and len(points) and y.get("type") != "log":
-        values = pd.concat(ends).replace([np.inf, -np.inf], np.nan)
-        margin = 0.06 * (values.max() - values.min()) or 1.0
-        y = {**y, "range": [float(values.min() - margin), float(values.max() + margin)]}
+    step = ASIDE if "low" in points and x.get("type") == "log" else 0.0
+    marked = [name for name, look in styles.items() if look.symbol and name in set(points["line"])]
+    aside = {name: (1 + step) ** (i - (len(marked) - 1) / 2) for i, name in enumerate(marked)}
     made = []
-    for title, rows in points.groupby("panel", sort=False):
+    for title, rows in points.assign(x=points["x"] * points["line"].map(aside).fillna(1)).groupby("panel", sort=False):
         lines = [(name, look, rows[rows["line"] == name].sort_values("x")) for name, look in styles.items()]
         data = [_trace(name, look, line) for name, look, line in lines if len(line)]
         made.append({"title": title, "data": data, "layout": {"xaxis": x, "yaxis": y}})
     return made
+
+
+def ranged(axis: Figure, points: pd.DataFrame) -> Figure:
+    """A linear axis that shows all points with their intervals, for panels to share."""
+    values = pd.concat([points[name] for name in ("y", "low", "high") if name in points]).replace(
+        [np.inf, -np.inf], np.nan
+    )
+    margin = 0.06 * (values.max() - values.min()) or 1.0
+    return {**axis, "range": column([values.min() - margin, values.max() + margin])}
 
 
 def _trace(name: str, look: Look, line: pd.DataFrame) -> dict[str, Any]:
@@ -106,12 +118,16 @@ def _trace(name: str, look: Look, line: pd.DataFrame) -> dict[str, Any]:
     trace |= {"line": {"color": look.color, "dash": look.dash or "solid", "width": 2 if look.symbol else 1.5}}
     bounds = line["bound"].fillna("") if "bound" in line else pd.Series("", line.index)
     marks = [look.symbol + "-open" * bool(bound) for bound in bounds]
-    trace["marker"] = {"color": look.color, "size": 8, "symbol": marks if any(bounds) else look.symbol or "circle"}
+    trace["marker"] = {
+        "color": look.color,
+        "size": SIZES.get(look.symbol, 8),
+        "symbol": marks if any(bounds) else look.symbol or "circle",
+    }
     if any(bounds):
         arrows = [{">": "↑", "<": "↓"}.get(bound, "") for bound in bounds]
         place = ["top center" if bound == ">" else "bottom center" for bound in bounds]
         trace |= {"mode": f"{mode}+text", "text": arrows, "textposition": place, "textfont": {"color": look.color}}
-    if "low" in line:
+    if "low" in line and line["low"].notna().any():
         up, down = (
             end.replace(np.inf, np.nan).clip(lower=0) for end in (line["high"] - line["y"], line["y"] - line["low"])
         )
@@ -141,12 +157,20 @@ def column(values: Iterable[Any]) -> list[float | None]:
     return [None if pd.isna(value) else float(f"{value:.6g}") for value in values]
 
 
-def size_axis(title: str, sizes: Iterable[float], log: bool = True) -> Figure:
+def size_axis(title: str, sizes: Iterable[float]) -> Figure:
     """A logarithmic axis with a tick at each size that the study has (at most eight are labeled)."""
     ticks = sorted({float(size) for size in sizes if size > 0})
     shown = ticks if len(ticks) <= MOST_TICKS else ticks[:: -(-len(ticks) // MOST_TICKS)]
-    labeled = {"tickvals": shown, "ticktext": [names.size(size) for size in shown]}
-    return {**axis(title), "type": "log" if log else "linear", **labeled}
+    return {**axis(title), "type": "log", "tickvals": shown, "ticktext": [names.size(size) for size in shown]}
+
+
+def log_axis(title: str, values: pd.Series) -> Figure:
+    """A logarithmic axis of any values: ticks at 1, 2, 5, 10, closer on a short one, at 1, 10, 100 on a long one."""
+    low, high = float(values[values > 0].min()), float(values.max())
+    decades = np.log10(high / low)
+    steps = (1,) if decades > 2.5 else (1, 2, 5) if decades > 0.7 else (1, 1.5, 2, 3, 5, 7)
+    ticks = [step * 10.0**power for power in range(-4, 13) for step in steps]
+    return size_axis(title, [tick for tick in ticks if low / 1.1 <= tick <= high * 1.1])
 
 
 def axis(title: str, **more: Any) -> Figure:

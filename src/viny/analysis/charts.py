@@ -1,12 +1,26 @@
 """The charts of what a study measured, each from the file of statistics/ that bears its numbers; none without data."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from viny.analysis import names
-from viny.analysis.chart import QUIET, Chart, Look, axis, band, hover, interval, looks, panels, size_axis
+from viny.analysis.chart import (
+    QUIET,
+    Chart,
+    Look,
+    axis,
+    band,
+    column,
+    hover,
+    interval,
+    log_axis,
+    looks,
+    panels,
+    ranged,
+    size_axis,
+)
 from viny.analysis.contrasts import contrasts, measure
 from viny.analysis.formats import number
 from viny.analysis.frames import BLIND, KEYS, Tables
@@ -26,30 +40,29 @@ Statistics = Mapping[str, pd.DataFrame]
 
 def measured(source: Tables, found: Statistics) -> dict[str, Chart]:
     """The charts of scores, of what each stage changes, and of growth, by name."""
-    confidence = source.confidence
     made = {
         "miou": _scores(source, found["summary"]),
-        "change_by_pretraining": _changes(found["effects"], "pretrain", confidence),
-        "effective_data": _effective(found["effective_data"], confidence),
-        "gain_per_doubling": _doubling(found["doubling"], confidence),
-        "change_by_intermediate": _changes(found["effects"], "intermediate", confidence),
-        "scaling_fits": _fits(found["summary"], found["scaling"], found["scaling_curves"]),
-        "gain_against_compute": _compute(source.grid),
+        "change_by_pretraining": _changes(source, found["effects"], "pretrain"),
+        "effective_data": _effective(source, found["effective_data"]),
+        "gain_per_doubling": _doubling(source, found["doubling"]),
+        "change_by_intermediate": _changes(source, found["effects"], "intermediate"),
+        "scaling_fits": _fits(source, found["summary"], found["scaling"], found["scaling_curves"]),
+        "gain_against_compute": _compute(source),
     }
     return {name: chart for name, chart in made.items() if chart}
 
 
-def encoders(frame: pd.DataFrame) -> tuple[pd.Series, dict[str, Look]]:
-    """The encoder of each row as the legend names it, and looks: sizes in order, then encoders from elsewhere."""
-    name = frame["encoder"] if "encoder" in frame else pd.Series("", frame.index)
-    sizes = frame.loc[name == "", "pretrain"]
-    styles = looks(sorted(set(sizes)), True, names.from_size) | looks(name[name != ""], False, dash="dot")
-    return name.where(name != "", frame["pretrain"].map(names.from_size)), styles
+def encoders(rows: pd.DataFrame, source: Tables) -> tuple[pd.Series, dict[str, Look]]:
+    """The encoder of each row as legends name it, and the look of each encoder, the same in all charts of a study."""
+    name = rows["encoder"] if "encoder" in rows else pd.Series("", rows.index)
+    styles = looks(sorted(set(source.grid["pretrain"])), True, names.from_size)
+    styles |= looks(source.external["encoder"], False, dash="dot")
+    return name.where(name != "", rows["pretrain"].map(names.from_size)), styles
 
 
-def sizes(values: Iterable[int], unit: str) -> tuple[dict[int, str], dict[str, Look]]:
-    """The label of each size, `4k labels`, and the look of each label."""
-    label = {size: f"{names.size(size)} {unit}" for size in sorted(set(values))}
+def sizes(source: Tables, axis: str) -> tuple[dict[int, str], dict[str, Look]]:
+    """The label of each size on an axis, `4k labels`, and the look of each, the same in all charts of a study."""
+    label = {size: f"{names.size(size)} {UNITS[axis]}" for size in sorted(set(source.grid[axis]))}
     return label, looks(label, True, label.__getitem__)
 
 
@@ -57,7 +70,7 @@ def _scores(source: Tables, summary: pd.DataFrame) -> Chart | None:
     if summary["miou_percent"].isna().all():
         return None
     confidence, rows = source.confidence, _intervals(source)
-    line, styles = encoders(rows)
+    line, styles = encoders(rows, source)
     blind = [name for name in BLIND if f"{name}_miou_percent" in summary]
     chance = summary.groupby("downstream")[[f"{name}_miou_percent" for name in blind]].first()
     panel = rows["intermediate"].map(names.panel)
@@ -78,7 +91,8 @@ def _scores(source: Tables, summary: pd.DataFrame) -> Chart | None:
         level = level.assign(x=level["downstream"], line=BLIND_NAMES[name], hover=said)
         points += [level.assign(panel=title) for title in dict.fromkeys(panel)]
         styles[BLIND_NAMES[name]] = BLIND_LOOKS[name]
-    figures = panels(pd.concat(points), styles, size_axis(LABELED, rows["downstream"]), axis(MIOU))
+    every = pd.concat(points)
+    figures = panels(every, styles, size_axis(LABELED, rows["downstream"]), ranged(axis(MIOU), every))
     caption = f"Mean over the runs of a cell with its {confidence:.0%} interval."
     caption += " Predictions by chance see no image." if blind else ""
     return Chart(
@@ -101,11 +115,11 @@ def _intervals(source: Tables) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _changes(effects: pd.DataFrame, family: str, confidence: float) -> Chart | None:
-    rows = effects[(effects["family"] == family) & effects["effect"].notna()]
+def _changes(source: Tables, effects: pd.DataFrame, family: str) -> Chart | None:
+    confidence, rows = source.confidence, effects[(effects["family"] == family) & effects["effect"].notna()]
     if rows.empty:
         return None
-    line, styles = encoders(rows)
+    line, styles = encoders(rows, source)
     against = {"pretrain": "a random start", "intermediate": "the same encoder without a task"}[family]
     texts = [
         hover(
@@ -119,20 +133,25 @@ def _changes(effects: pd.DataFrame, family: str, confidence: float) -> Chart | N
     points = rows.assign(
         panel=rows["intermediate"].map(names.panel), line=line, x=rows["downstream"], y=rows["effect"], hover=texts
     )
-    y = axis(POINTS, zeroline=True)
+    y = ranged(axis(POINTS, zeroline=True), points)
     figures = panels(points, styles, size_axis(LABELED, rows["downstream"]), y)
-    what = {"pretrain": "pre-training", "intermediate": "the intermediate task"}[family]
     caption = f"mIoU of each cell against {against}, with {confidence:.0%} intervals. Above zero it helps."
     return Chart(
-        f"What {what} changes", caption, figures, styles, PRETRAINING, ("x", "labels"), ["statistics/effects.csv"]
+        f"Change in mIoU against {against}",
+        caption,
+        figures,
+        styles,
+        PRETRAINING,
+        ("x", "labels"),
+        ["statistics/effects.csv"],
     )
 
 
-def _effective(effective: pd.DataFrame, confidence: float) -> Chart | None:
-    rows = effective[effective["equivalent"].notna()]
+def _effective(source: Tables, effective: pd.DataFrame) -> Chart | None:
+    confidence, rows = source.confidence, effective[effective["equivalent"].notna()]
     if rows.empty:
         return None
-    line, styles = encoders(rows)
+    line, styles = encoders(rows, source)
     texts = []
     for encoder, row in zip(line, rows.to_dict("records"), strict=True):
         bound = {">": "more than ", "<": "fewer than "}.get(row["bound"], "")
@@ -168,8 +187,8 @@ def _effective(effective: pd.DataFrame, confidence: float) -> Chart | None:
     )
 
 
-def _doubling(doubling: pd.DataFrame, confidence: float) -> Chart | None:
-    known = doubling[doubling["gain"].notna()]
+def _doubling(source: Tables, doubling: pd.DataFrame) -> Chart | None:
+    confidence, known = source.confidence, doubling[doubling["gain"].notna()]
     bare = known["intermediate"] == "none"
     known = known[bare | ~known["axis"].isin(known.loc[bare, "axis"])]
     if known.empty:
@@ -179,8 +198,7 @@ def _doubling(doubling: pd.DataFrame, confidence: float) -> Chart | None:
         rows = known[known["axis"] == along]
         if rows.empty:
             continue
-        unit = UNITS[other]
-        label, styles = sizes(rows[other], unit)
+        label, styles = sizes(source, other)
         texts = [
             hover(
                 f"{label[row[other]]}, {names.size(row['from'])} to {names.size(row['to'])}",
@@ -197,6 +215,7 @@ def _doubling(doubling: pd.DataFrame, confidence: float) -> Chart | None:
         }
         points = rows.assign(**columns, x=np.sqrt(rows["from"].astype(float) * rows["to"]))
         x = size_axis(AXES[along], {*rows["from"], *rows["to"]})
+        x["range"] = column(np.log10([rows["from"].min() / 1.1, rows["to"].max() * 1.1]))
         figures += panels(points, styles, x, axis("points per doubling", zeroline=True))
         legend |= styles
     caption = f"Points of mIoU bought by each doubling, with {confidence:.0%} intervals; a point stands amid its step. "
@@ -204,23 +223,23 @@ def _doubling(doubling: pd.DataFrame, confidence: float) -> Chart | None:
     return Chart("Gain per doubling", caption, figures, legend, "", ("x", "images"), ["statistics/doubling.csv"])
 
 
-def _fits(summary: pd.DataFrame, fits: pd.DataFrame, curves: pd.DataFrame) -> Chart | None:
+def _fits(source: Tables, summary: pd.DataFrame, fits: pd.DataFrame, curves: pd.DataFrame) -> Chart | None:
     if curves.empty:
         return None
     figures, legend = [], {}
     for along, other in OTHER.items():
-        unit = UNITS[other]
+        label, styles = sizes(source, other)
         lines = curves[curves["axis"] == along]
         for task, here in lines.groupby("intermediate", sort=False):
             cells = summary[(summary["intermediate"] == task) & (summary["encoder"] == "") & (summary[along] > 0)]
-            label, styles = sizes(cells[other], unit)
             line = cells[other].map(label)
             texts = [
                 hover(f"{at}, {n:,} images", f"mIoU {number(y)}")
                 for at, n, y in zip(line, cells[along], cells["miou_percent"], strict=True)
             ]
-            title = f"{names.panel(task)}, along {AXES[along].lower()}"
-            points = cells.assign(panel=title, line=line, x=cells[along], y=cells["miou_percent"], hover=texts)
+            points = cells.assign(
+                panel=names.panel(task), line=line, x=cells[along], y=cells["miou_percent"], hover=texts
+            )
             dots = {name: Look(look.color, look.symbol, "") for name, look in styles.items()}
             [figure] = panels(points, dots, size_axis(AXES[along], cells[along]), axis(MIOU))
             for size, curve in here.groupby(other):
@@ -245,7 +264,8 @@ def _fits(summary: pd.DataFrame, fits: pd.DataFrame, curves: pd.DataFrame) -> Ch
     )
 
 
-def _compute(cells: pd.DataFrame) -> Chart | None:
+def _compute(source: Tables) -> Chart | None:
+    cells = source.grid
     own = {"samples": "samples_seen", "seconds": "train_seconds"}
     frames = []
     for unit, title in COSTS.items():
@@ -257,8 +277,8 @@ def _compute(cells: pd.DataFrame) -> Chart | None:
     if not sum(map(len, frames)):
         return None
     points = pd.concat(frames, ignore_index=True)
-    label, styles = sizes(points["downstream"], "labels")
-    figures = []
+    label, styles = sizes(source, "downstream")
+    y, figures = ranged(axis(MIOU), points.assign(y=points["miou_percent"])), []
     for (unit, task), rows in points.groupby(["unit", "intermediate"], sort=False):
         texts = [
             hover(
@@ -271,7 +291,7 @@ def _compute(cells: pd.DataFrame) -> Chart | None:
         here = rows.assign(
             panel=names.panel(task), line=rows["downstream"].map(label), y=rows["miou_percent"], hover=texts
         )
-        figures += panels(here, styles, axis(unit, type="log"), axis(MIOU))
+        figures += panels(here, styles, log_axis(unit, rows["x"]), y)
     caption = "Each line joins the cells with the same labels, from a random start to the largest pre-training."
     return Chart(
         "mIoU against all the compute behind it", caption, figures, styles, LABELED, ("x", "cost"), ["cells.csv"]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from viny.analysis import heldout, names
-from viny.analysis.chart import QUIET, Chart, Look, axis, hover, interval, looks, panels, size_axis
+from viny.analysis.chart import QUIET, Chart, Look, axis, hover, interval, log_axis, looks, panels, ranged, size_axis
 from viny.analysis.charts import MIOU, POINTS, Statistics, encoders
 from viny.analysis.forecast import FROM_SMALL
 from viny.analysis.formats import number
@@ -16,9 +16,9 @@ from viny.analysis.summary import tasks
 def expected(source: Tables, found: Statistics) -> dict[str, Chart]:
     """The charts of forecasts, of labels needed, and of what tells before, by name."""
     made = {
-        "forecast": _forecasts(found["forecast"], source.confidence) if "forecast" in found else None,
+        "forecast": _forecasts(source, found["forecast"]) if "forecast" in found else None,
         "isoquants": _isoquants(found["isoquants"], source.confidence) if "isoquants" in found else None,
-        "heldout_loss": _heldout(source.grid, found["heldout_loss"]) if "heldout_loss" in found else None,
+        "heldout_loss": _heldout(source, found["heldout_loss"]) if "heldout_loss" in found else None,
     }
     return {name: chart for name, chart in made.items() if chart}
 
@@ -27,17 +27,17 @@ def others(source: Tables, found: Statistics) -> dict[str, Chart]:
     """The charts of variants, of the paper and of the encoders' geometry, by name."""
     made = {
         "variants": _variants(found["variants"], source.confidence) if "variants" in found else None,
-        "beside_paper": _paper(found["beside_paper"]) if "beside_paper" in found else None,
+        "beside_paper": _paper(source, found["beside_paper"]) if "beside_paper" in found else None,
         "similarity_by_distance": _similarity(source.similarity) if len(source.similarity) else None,
     }
     return {name: chart for name, chart in made.items() if chart}
 
 
-def _forecasts(compared: pd.DataFrame, confidence: float) -> Chart | None:
-    known = compared[compared["measured"].notna()]
+def _forecasts(source: Tables, compared: pd.DataFrame) -> Chart | None:
+    confidence, known = source.confidence, compared[compared["measured"].notna()]
     if known.empty:
         return None
-    line, styles = encoders(known)
+    line, styles = encoders(known, source)
     texts = [
         hover(
             f"{encoder}, {names.task(row['intermediate'])}, {row['downstream']:,} labels",
@@ -57,7 +57,7 @@ def _forecasts(compared: pd.DataFrame, confidence: float) -> Chart | None:
     points = pd.concat([points, *(diagonal.assign(panel=title) for title in dict.fromkeys(made))])
     styles = {name: Look(look.color, look.symbol, "") for name, look in styles.items()}
     styles[equal] = Look(QUIET, dash="dot")
-    figures = panels(points, styles, axis(f"result, {MIOU}"), axis(f"forecast, {MIOU}"))
+    figures = panels(points, styles, axis(f"result, {MIOU}"), ranged(axis(f"forecast, {MIOU}"), points))
     inside = int((known["error_in_intervals"].abs() <= 1).sum())
     caption = f"{inside} of {len(known)} results lie in the {confidence:.0%} interval of their forecast."
     return Chart("Forecasts against results", caption, figures, styles, PRETRAINING, None, ["statistics/forecast.csv"])
@@ -94,7 +94,7 @@ def _isoquants(needed: pd.DataFrame, confidence: float) -> Chart | None:
     x = size_axis(PRETRAINING, used)
     if (needed["pretrain"] == 0).any():
         x |= {"tickvals": [at[0], *x["tickvals"]], "ticktext": ["0", *x["ticktext"]]}
-    figures = panels(points, styles, x, axis("labels needed", type="log"))
+    figures = panels(points, styles, x, log_axis("labels needed", points["y"]))
     caption = (
         "Labels that reach the same mIoU after different amounts of pre-training; intervals hold the error of the "
     )
@@ -102,10 +102,10 @@ def _isoquants(needed: pd.DataFrame, confidence: float) -> Chart | None:
     return Chart("Labels for the same mIoU", caption, figures, styles, "", None, ["statistics/isoquants.csv"])
 
 
-def _heldout(cells: pd.DataFrame, correlations: pd.DataFrame) -> Chart | None:
+def _heldout(source: Tables, correlations: pd.DataFrame) -> Chart | None:
     if (correlations["reason"] != "").all():
         return None
-    shown = heldout.points(cells)
+    shown = heldout.points(source.grid)
     task = "none" if "none" in set(shown["intermediate"]) else shown["intermediate"].iloc[0]
     shown = shown[shown["intermediate"] == task]
     said = correlations[(correlations["intermediate"] == task) & (correlations["among"] == heldout.ALL)]
@@ -114,7 +114,7 @@ def _heldout(cells: pd.DataFrame, correlations: pd.DataFrame) -> Chart | None:
         + ("" if row.reason else f", rank correlation {row.correlation:.2f}")
         for row in said.itertuples()
     }
-    line, styles = encoders(shown)
+    line, styles = encoders(shown, source)
     texts = [
         hover(f"{encoder} images", f"held-out loss {row['pretrain_loss']:.4g}", f"mIoU {number(row['miou_percent'])}")
         for encoder, row in zip(line, shown.to_dict("records"), strict=True)
@@ -122,7 +122,7 @@ def _heldout(cells: pd.DataFrame, correlations: pd.DataFrame) -> Chart | None:
     columns = {"panel": shown["downstream"].map(titles), "x": shown["pretrain_loss"], "y": shown["miou_percent"]}
     points = shown.assign(**columns, line=line, hover=texts)
     styles = {name: Look(look.color, look.symbol, "") for name, look in styles.items()}
-    figures = panels(points, styles, axis("held-out pre-training loss"), axis(MIOU), same_y=False)
+    figures = panels(points, styles, axis("held-out pre-training loss"), axis(MIOU))
     caption = (
         "Does the loss on held-out images, known before any label, say what segmentation will score? A point per run."
     )
@@ -155,11 +155,11 @@ def _variants(compared: pd.DataFrame, confidence: float) -> Chart | None:
     return Chart("What each variant changes", caption, figures, styles, "", None, ["statistics/variants.csv"])
 
 
-def _paper(beside: pd.DataFrame) -> Chart | None:
+def _paper(source: Tables, beside: pd.DataFrame) -> Chart | None:
     rows = beside[(beside["metric"] == "miou") & beside["published"].notna() & beside["ours"].notna()]
     if rows.empty:
         return None
-    line, styles = encoders(rows)
+    line, styles = encoders(rows, source)
     texts = [
         hover(
             f"{encoder}, {row['downstream']:,} labels",
@@ -173,7 +173,7 @@ def _paper(beside: pd.DataFrame) -> Chart | None:
     points = rows.assign(
         panel=rows["intermediate"].map(names.panel), line=line, x=rows["downstream"], hover=texts, **ends
     )
-    y = axis("this study − the paper (points)", zeroline=True)
+    y = ranged(axis("this study − the paper (points)", zeroline=True), points)
     figures = panels(points, styles, size_axis(LABELED, rows["downstream"]), y)
     caption = "mIoU of this study minus that of the paper, for the cells that both have, with standard errors."
     return Chart(
@@ -194,7 +194,7 @@ def _similarity(similarity: pd.DataFrame) -> Chart | None:
     ends = {"y": curves["mean"], "low": curves["mean"] - curves["sem"], "high": curves["mean"] + curves["sem"]}
     points = curves.assign(panel="Encoder: " + curves["start"], line=line, x=curves["distance"], hover=texts, **ends)
     styles = looks(tasks(similarity), False, names.task)
-    figures = panels(points, styles, axis("Manhattan distance (patches)"), axis("cosine similarity"))
+    figures = panels(points, styles, axis("Manhattan distance (patches)"), ranged(axis("cosine similarity"), points))
     caption = (
         "Similarity of two patch tokens against the distance of their patches, with standard errors over seeds. A "
     )

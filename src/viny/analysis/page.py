@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import viny
-from viny.analysis import buy, charts, names, outlook_charts, runs
+from viny.analysis import charts, names, outlook_charts, runs
 from viny.analysis.answers import VERDICTS, answers
 from viny.analysis.chart import Chart
 from viny.analysis.formats import Table, any_number, is_missing, joined, render
@@ -124,7 +124,6 @@ class Page:
             progress=_progress(source.cells),
             sentences=_what_was_run(source),
             answers=answers(self.statistics, claims, seeds, source.confidence),
-            outlook=self._outlook(),
             made=self._made(),
             sections=sections,
             charts={name: chart.panels for each in sections.values() for name, chart in each.charts.items()},
@@ -183,17 +182,6 @@ class Page:
         """Those files beside the page that are there, or will be."""
         there = [name for name in files if name in self.files or (self.folder / name).exists()]
         return [(Path(name).name, runs.link(self.folder / name, self.folder)) for name in there]
-
-    def _outlook(self) -> dict[str, list[str]]:
-        """What the goal takes and the budget buys, in sentences."""
-        source = self.source
-        cells, prices, confidence = source.grid, source.prices, source.confidence
-        found = {}
-        if source.goal is not None:
-            found["What the goal takes"] = buy.answer(cells, source.goal, prices, confidence)
-        if source.budget is not None:
-            found["What the budget buys"] = buy.budget_answer(cells, source.budget, prices, confidence)
-        return found
 
     def _made(self) -> dict[str, str]:
         """When, from what and by which command."""

@@ -25,7 +25,6 @@ NUMBERS = {  # columns of the tables: heading and format
     "accuracy_percent": ("accuracy (%)", ".2f"),
     "heldout_loss": ("held-out loss", ".4g"),
     "train_seconds": ("training (s)", ",.1f"),
-    "images_per_second": ("images/s", ",.0f"),
 }
 HEADINGS = [*WORDS, *(heading for heading, _ in NUMBERS.values()), "device", "finished (UTC)"]
 
@@ -104,7 +103,7 @@ def _cells(row: dict[str, Any]) -> list[tuple[str, Any]]:
     device = row.get("device_name") if pd.notna(row.get("device_name")) else MISSING
     if row.get("status") == "missing":
         device = "no result yet"
-    return [*cells, (str(device), device), (str(when).replace("T", " ")[:16] if pd.notna(when) else MISSING, when)]
+    return [*cells, (str(device), device), (str(when).replace("T", " ")[5:16] if pd.notna(when) else MISSING, when)]
 
 
 def _curve(row: dict[str, Any], shown: list[str], epochs: pd.DataFrame) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 // The page of a study: charts with their switches, the table of runs, training curves. No chart is needed for the rest.
 "use strict";
 
-const DASHES = ["solid", "dash", "dot", "dashdot"];
-const CATEGORIES = 7;
+const DASHES = ["solid", "dash", "dot"];
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -28,7 +27,6 @@ function painted(figure) {
     font: { family: "system-ui, sans-serif", size: 12, color: value("--text") },
     hoverlabel: { bgcolor: value("--card"), bordercolor: value("--quiet"), font: { color: value("--text") }, align: "left" },
     margin: { l: 48, r: 12, t: 8, b: 40 },
-    legend: { orientation: "h", y: -0.2 },
   };
   return { data, layout: { ...base, ...layout, xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis) } };
 }
@@ -92,6 +90,7 @@ function drawCurves() {
     for (const panel of all("[data-stage]", holder)) {
       const here = chosen.filter((curve) => curve.stage === panel.dataset.stage);
       panel.hidden = here.length === 0;
+      panel.querySelector(".keys").replaceChildren(...keysOf(here));
       if (here.length) draw(panel.querySelector(".plot"), curveFigure(here, scale.value));
     }
     holder.querySelector(".none").hidden = chosen.length > 0;
@@ -105,25 +104,34 @@ function drawCurves() {
   redraw();
 }
 
+// Seven colors and three dashes tell 21 curves apart.
+const lookOf = (index) => ({ color: `var(--color-${(index % 7) + 1})`, dash: DASHES[index % 3] });
+
 function curveFigure(curves, type) {
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
   const data = curves.flatMap((curve, index) => {
-    const color = `var(--color-${(index % CATEGORIES) + 1})`;
-    const dash = DASHES[Math.floor(index / CATEGORIES) % DASHES.length];
-    const name = escaped(curve.label);
-    const template = (what) => `<b>${name.replace(/%/g, "%25")}</b><br>epoch %{x}<br>${what} %{y:.4g}<extra></extra>`;
-    const last = curve.epoch.at(-1);
-    const training = { x: curve.epoch, y: curve.loss, name, mode: "lines", line: { color, dash, width: 2 } };
-    const heldout = { x: [last], y: [curve.heldout], mode: "markers", showlegend: false,
-      marker: { color, symbol: "diamond-open", size: 10, line: { width: 2 } } };
-    return [
-      { type: "scatter", legendgroup: name, ...training, hovertemplate: template("training loss") },
-      ...(curve.heldout === null ? [] : [
-        { type: "scatter", legendgroup: name, ...heldout, hovertemplate: template("held-out loss") }]),
-    ];
+    const { color, dash } = lookOf(index);
+    const said = (what) => (loss, i) => `<b>${escaped(curve.label)}</b><br>epoch ${curve.epoch.at(i)}<br>${what} ${loss.toPrecision(4)}`;
+    const line = (what, x, y, more) => ({ type: "scatter", x, y, hoverinfo: "text", hovertext: y.map(said(what)), ...more });
+    const training = line("training loss", curve.epoch, curve.loss, { mode: "lines", line: { color, dash, width: 2 } });
+    if (curve.heldout === null) return [training];
+    const marker = { color, symbol: "diamond-open", size: 10, line: { width: 2 } };
+    const heldout = line("held-out loss", curve.epoch.slice(-1), [curve.heldout], { mode: "markers", marker });
+    heldout.hovertext = [said("held-out loss")(curve.heldout, -1)];
+    return [training, heldout];
   });
-  const layout = { showlegend: true, xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "loss" }, type } };
-  return { data, layout };
+  return { data, layout: { xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "loss" }, type } } };
+}
+
+function keysOf(curves) {
+  return curves.map((curve, index) => {
+    const key = document.createElement("span");
+    const { color, dash } = lookOf(index);
+    key.textContent = curve.label;
+    key.style.setProperty("--key", color);
+    key.dataset.dash = dash;
+    return key;
+  });
 }
 
 function prepareRuns() {
