@@ -9,6 +9,7 @@ from viny.analysis import names
 from viny.analysis.chart import (
     QUIET,
     Chart,
+    Figure,
     Look,
     axis,
     band,
@@ -193,7 +194,8 @@ def _doubling(source: Tables, doubling: pd.DataFrame) -> Chart | None:
     known = known[bare | ~known["axis"].isin(known.loc[bare, "axis"])]
     if known.empty:
         return None
-    figures, legend = [], {}
+    figures: list[Figure] = []
+    legend: dict[str, Look] = {}
     for along, other in OTHER.items():
         rows = known[known["axis"] == along]
         if rows.empty:
@@ -226,7 +228,8 @@ def _doubling(source: Tables, doubling: pd.DataFrame) -> Chart | None:
 def _fits(source: Tables, summary: pd.DataFrame, fits: pd.DataFrame, curves: pd.DataFrame) -> Chart | None:
     if curves.empty:
         return None
-    figures, legend = [], {}
+    figures: list[Figure] = []
+    legend: dict[str, Look] = {}
     for along, other in OTHER.items():
         label, styles = sizes(source, other)
         lines = curves[curves["axis"] == along]

@@ -62,7 +62,8 @@ def runs(tables: Tables, page: Path) -> tuple[list[Run], dict[str, dict[str, Any
     done = cells[cells["status"] == "done"]
     most = done[done["downstream"] == done["downstream"].max()].drop_duplicates(["pretrain", "encoder", "intermediate"])
     chosen = {_key(row) for row in most.head(MOST_CHOSEN).to_dict("records")}
-    found, curves = [], {}
+    found: list[Run] = []
+    curves = {}
     for key, row in (rows | {key: row for key, row in costs.items() if key not in rows}).items():
         name = f"r{len(found)}" if key in epochs else ""
         shown = _cells(row)
