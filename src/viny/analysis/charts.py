@@ -1,4 +1,4 @@
-"""The charts of what a study measured, each from the file of statistics/ that bears its numbers; none without data."""
+"""The charts of what a study measured, each from a file of statistics/; there is none of what was not measured."""
 
 from collections.abc import Mapping
 
@@ -209,19 +209,15 @@ def _doubling(source: Tables, doubling: pd.DataFrame) -> Chart | None:
             )
             for row in rows.to_dict("records")
         ]
-        columns = {
-            "panel": f"Doubling the {UNITS[along]}",
-            "line": rows[other].map(label),
-            "y": rows["gain"],
-            "hover": texts,
-        }
-        points = rows.assign(**columns, x=np.sqrt(rows["from"].astype(float) * rows["to"]))
+        after = rows["intermediate"].map(lambda task: "" if task == "none" else f", after {names.task(task)}")
+        columns = {"panel": f"Doubling the {UNITS[along]}" + after, "line": rows[other].map(label), "hover": texts}
+        middle = np.sqrt(rows["from"].astype(float) * rows["to"])
+        points = rows.assign(**columns, x=middle, y=rows["gain"])
         x = size_axis(AXES[along], {*rows["from"], *rows["to"]})
         x["range"] = column(np.log10([rows["from"].min() / 1.1, rows["to"].max() * 1.1]))
         figures += panels(points, styles, x, axis("points per doubling", zeroline=True))
         legend |= styles
-    caption = f"Points of mIoU bought by each doubling, with {confidence:.0%} intervals; a point stands amid its step. "
-    caption += "No intermediate task." if bare.any() else "After the intermediate tasks."
+    caption = f"Points of mIoU per doubling, with {confidence:.0%} intervals; a point is in the middle of its step."
     return Chart("Gain per doubling", caption, figures, legend, "", ("x", "images"), ["statistics/doubling.csv"])
 
 

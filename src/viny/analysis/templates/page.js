@@ -175,7 +175,8 @@ function openTarget() {
 }
 
 async function start() {
-  if (!/^(file|https?):/.test(location.protocol)) document.body.classList.add("alone"); // links to files lead nowhere
+  // Inside a report the files are not beside the page: links to them would lead nowhere.
+  if (window !== top || !/^(file|https?):/.test(location.protocol)) document.body.classList.add("alone");
   if (document.getElementById("runs-table")) prepareRuns();
   addEventListener("hashchange", openTarget);
   openTarget();
