@@ -17,7 +17,6 @@ from viny.analysis.formats import number
 
 RAMP, CATEGORIES = 8, 7  # colors of ordered levels and of categories in the style sheet
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
-DASHES = ("solid", "dash", "dot", "dashdot")
 QUIET = "var(--quiet)"
 SIZES = {"triangle-up": 11, "triangle-down": 11, "star": 11}  # in pixels; others are 8
 MOST_TICKS, ASIDE = 8, 0.02

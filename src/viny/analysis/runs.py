@@ -88,8 +88,9 @@ def _key(row: Any) -> tuple[Any, ...]:
 
 def _place(row: Any) -> tuple[Any, ...]:
     """A place as it is the same in all tables: whole numbers, and None for an axis that the stage has not."""
-    values = (row.get(axis) for axis in PLACE)
-    return tuple(None if pd.isna(v) or v == "" else int(v) if isinstance(v, float) else v for v in values)
+    *values, seed = (row.get(axis) for axis in PLACE)
+    seed = int(seed) if str(seed).isdecimal() else seed  # a file with `shared` among its seeds has words for numbers
+    return tuple(None if pd.isna(v) or v == "" else int(v) if isinstance(v, float) else v for v in (*values, seed))
 
 
 def _cells(row: dict[str, Any]) -> list[tuple[str, Any]]:
