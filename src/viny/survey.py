@@ -80,7 +80,8 @@ def analysis_is_current(study: Study) -> bool:
 
 
 def _analysis_files() -> list[Path]:
-    return sorted(path for path in (SOURCE / "analysis").rglob("*") if path.suffix in (".py", ".j2", ".csv", ".css"))
+    kinds = (".py", ".j2", ".csv", ".css", ".js", ".yaml")
+    return sorted(path for path in (SOURCE / "analysis").rglob("*") if path.suffix in kinds)
 
 
 def _reason(job: Job, images: Any) -> str:

@@ -7,10 +7,12 @@
 | claims | claims.json, claims.md |
 | tables | tables/*.csv, .md, .tex, .html |
 | figures | figures/*.png, .pdf |
-| page | overview.html, with the figures that are in figures/ |
+| page | overview.html, with the pictures that are in figures/ |
 """
 
 import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 PARTS = ("statistics", "claims", "tables", "figures", "page", "cells")  # in the order of writing
 
 
-def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: str = "") -> None:
+def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: str = "", command: str = "") -> None:
     """Write everything about a study, or some parts of it, into the folder `output`.
 
     Args:
         only: some of `PARTS`; None for all.
-        note: a word on the data that figures and page carry.
+        note: a word on the data that figures and page carry. command: what the page says it was made by.
 
     Raises:
         VinyError: a part has another name.
@@ -44,7 +46,7 @@ def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: 
 
     if wanted != set(PARTS):  # the key in settings.json says that all parts are there, so it is also written last
         tables = replace(tables, settings={name: value for name, value in tables.settings.items() if name != "key"})
-    parts = Parts(tables, output, note)
+    parts = Parts(tables, output, note, command, complete=wanted == set(PARTS))
     for name in PARTS:
         if name in wanted:
             getattr(parts, f"write_{name}")()
@@ -73,5 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = args.output or (tables.folder if tables.settings.get("key") else None)
     if not output:
         raise VinyError("name the folder to write to with --output FOLDER")
-    analyze(tables, output, only, note)
+    words = sys.argv[2:] if argv is None else argv
+    analyze(tables, output, only, note, shlex.join(["viny", "analyze", *words]))
     return 0

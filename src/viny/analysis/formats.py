@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
+from pydantic_core import to_json
 
 from viny.analysis.frames import write_csv
 from viny.files import write_text
@@ -117,6 +118,10 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def _json(value: Any, **_: Any) -> str:
+    return to_json(value, inf_nan_mode="null").decode()
+
+
 @cache
 def _templates() -> Environment:
     escape = select_autoescape(("html.j2",), default=False)
@@ -124,5 +129,7 @@ def _templates() -> Environment:
     made = Environment(loader=PackageLoader("viny.analysis"), autoescape=escape, **blocks)
     made.filters["latex"] = lambda text: "".join(_LATEX.get(character, character) for character in text)
     made.filters["number"] = any_number
+    made.filters["capital"] = lambda text: text[:1].upper() + text[1:]
+    made.policies["json.dumps_function"] = _json  # what `tojson` makes safe inside a script element
     made.tests["missing"] = is_missing
     return made

@@ -3,7 +3,7 @@
 | file | one row per | content |
 |---|---|---|
 | cells.csv | declared cell and seed | scores in percent, costs, how it was computed; status `done` or `missing` |
-| costs.csv | finished job of any stage | images, updates, seconds, memory, how it was computed |
+| costs.csv | finished job of any stage | held-out loss, images, updates, seconds, memory, how it was computed |
 | histories.csv | epoch of any job | loss, learning rate, images/s |
 | geometry.csv | encoder and seed | variances (absolute), probe accuracies in percent |
 | similarity.csv | encoder, seed, distance | mean cosine similarity of patches at that Manhattan distance |
@@ -311,8 +311,28 @@ def _encoder(job: Job, results: Results) -> dict[str, float]:
 
 def _costs(results: Results) -> pd.DataFrame:
     """costs.csv: what every finished job cost."""
-    rows = [{"stage": job.stage, **place_of(job), **_spent(job, result)} for job, result in results.items() if result]
-    columns = ["stage", *PLACE, "images", "epochs", *BUDGET, *COST, "evaluate_seconds", "peak_memory_mb", "resumes"]
+    rows = [
+        {
+            "stage": job.stage,
+            **place_of(job),
+            "heldout_loss": getattr(result.metrics, "loss", None),
+            **_spent(job, result),
+        }
+        for job, result in results.items()
+        if result
+    ]
+    columns = [
+        "stage",
+        *PLACE,
+        "heldout_loss",
+        "images",
+        "epochs",
+        *BUDGET,
+        *COST,
+        "evaluate_seconds",
+        "peak_memory_mb",
+        "resumes",
+    ]
     frame = pd.DataFrame(rows, columns=[*columns, *COMPUTE, "host", "started", "finished"])
     return frame.astype({"downstream": "Int64"})
 

@@ -1,19 +1,25 @@
-"""The page of a study: what was run, the verdicts, figures, tables, cost and provenance, in one file."""
+"""The page of a study: answers, charts, verdicts, runs, tables, cost and provenance, in one file that works offline."""
 
 import base64
+import gzip
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from viny.analysis import names
+import viny
+from viny.analysis import charts, names, outlook_charts, runs
+from viny.analysis.answers import VERDICTS, answers
+from viny.analysis.chart import Chart
 from viny.analysis.formats import Table, any_number, is_missing, joined, render
 from viny.analysis.frames import KEYS, Tables
 from viny.analysis.mixtures import compute_differences
+from viny.provenance import commit
+from viny.results import utc_now
 
-VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
 DIRECTIONS = {"agrees": "agree", "disagrees": "disagree", "mixed": "mixed", "none": "–"}
 HEADINGS = {
     "pretrain": "pre-train",
@@ -28,87 +34,206 @@ QUESTIONS = {
     "transfer": "How does the worth of pre-training in labels grow with both kinds of data?",
     "heldout_loss": "Does the held-out loss of pre-training predict mIoU?",
 }
-# The figures of the page in their order, with their captions.
-FIGURES = {
-    "miou": "mIoU by pre-training and fine-tuning size, mean ± standard error over runs. Grey lines: "
-    "predictions that see no image. A cross: no result yet.",
-    "change_by_pretraining": "What pre-training changes against a random start, with standard errors.",
-    "change_by_intermediate": "What an intermediate task changes, cell by cell, with standard errors.",
-    "effective_data": "What pre-training is worth in labeled images: above the dotted line it replaces labels. Open "
-    "markers with an arrow: beyond all scores without pre-training, so only a bound is known.",
-    "isoquants": "Labels that reach the same mIoU after different amounts of pre-training, with intervals that hold "
-    "the error of the law. Above the dotted line no labels were measured. Open markers with an arrow: beyond what "
-    "forecasts were checked for, or below the fewest labels.",
-    "forecast": "Forecasts against results; in the grey band the interval covers the result. Filled: sealed before the "
-    "runs. Open: made from the smaller sizes alone, after the runs.",
-    "heldout_loss": "Does the loss on held-out images, known before any label, say what segmentation will score?",
-    "gain_per_doubling": "Points of mIoU bought by each doubling of labels and of pre-training images.",
-    "scaling_fits": "Solid lines: saturating power laws a - b n^-c that the data determine. Dashed: they do not, and "
-    "growth by the same amount per doubling describes them as well. No line: neither does. Bands: bootstrap intervals.",
-    "gain_against_compute": "The same scores against all the compute behind them.",
-    "variants": "What each variant changes, with standard errors (thick) and intervals (thin).",
-    "beside_paper": "This study beside the paper, for the cells that both have.",
-    "examples": "The first test images through one cell per encoder, fewest labels, first seed, with the image's mIoU.",
-    "failures": "Of each of these cells the test image with the best, the median and the worst mIoU.",
-    "reconstructions": "Held-out images, the same with patches masked, and what each encoder paints there.",
-    "similarity_by_distance": "Similarity of two patch tokens against the distance of their patches. A flat line: all "
-    "patches of an image look alike to the encoder.",
-    "similarity_maps": "Cosine similarity of one reference patch (square) with all patches of its image.",
-    "training_pretrain": "Pre-training loss of each epoch, one thin line per run.",
-    "training_intermediate": "Training loss of the intermediate tasks.",
-    "training_finetune": "Training loss of segmentation. A curve that still falls at its end was stopped early.",
+# Name in the list of parts, heading, and what a part shows, in this order, as far as the study has it.
+SECTIONS = {
+    "labels": ("Labels", "What labels buy", ("miou", "gain_per_doubling", "scaling_fits")),
+    "pretraining": (
+        "Pre-training",
+        "What pre-training buys",
+        ("change_by_pretraining", "effective_data", "heldout_loss", "reconstructions"),
+    ),
+    "task": (
+        "Task",
+        "What the intermediate task changes",
+        ("change_by_intermediate", "similarity_by_distance", "similarity_maps"),
+    ),
+    "outlook": ("Outlook", "What to expect and what to buy", ("isoquants", "forecast", "gain_against_compute")),
+    "beside": ("Variants", "Variants and the paper", ("variants", "beside_paper")),
 }
+# Pictures of images: title, what is in them, how to read them.
+PICTURES = {
+    "examples": (
+        "Predictions",
+        "Test images with their true masks and the masks that each encoder predicts",
+        "The first test images through one cell per encoder, fewest labels, first seed, with the image's mIoU.",
+    ),
+    "failures": (
+        "Best and worst predictions",
+        "For each cell three test images with true and predicted masks",
+        "Of each of these cells the test image with the best, the median and the worst mIoU.",
+    ),
+    "reconstructions": (
+        "Reconstructions",
+        "Images, the same images with patches masked, and each encoder's reconstruction",
+        "Held-out images, the same with patches masked, and what each encoder paints there.",
+    ),
+    "similarity_maps": (
+        "Maps of similarity",
+        "Images with one patch marked, beside heat maps of its similarity to all patches",
+        "Cosine similarity of one reference patch (square) with all patches of its image.",
+    ),
+}
+FIGURES = [*(name for _, _, shown in SECTIONS.values() for name in shown), "examples", "failures"]
+FIGURES += [f"training_{stage}" for stage in names.STAGES]
+TABLES = ("cells.csv", "costs.csv", "histories.csv", "variants.csv", "geometry.csv", "settings.json")
 
 
-def page(
-    tables: Tables,
-    claims: list[dict[str, Any]],
-    shown: Mapping[str, Table],
-    figures: Path,
-    note: str = "",
-    remark: str = "",
-) -> str:
-    """The page as HTML.
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with charts by name, the files behind each, and pictures."""
 
-    Args:
-        figures: the folder with the figures, which the page holds.
-        note: stands at the top. remark: stands with the verdicts.
+    short: str
+    heading: str
+    charts: dict[str, Chart]
+    links: dict[str, list[tuple[str, str]]]
+    pictures: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the page of `source` is made from.
+
+    Attributes:
+        statistics, claims, tables: by name, as they are written. remark: stands with the verdicts.
+        folder: of the page. files: those that are or will be in it.
+        note: stands at the top. command: that made the page.
     """
-    verdicts = Counter(claim["verdict"] for claim in claims)
-    return render(
-        "page.html",
-        study=tables.name,
-        note=note,
-        sentences=_what_was_run(tables),
-        differences=compute_differences(tables.cells, tables.costs),
-        leaks=tables.settings.get("leaks", ""),
-        verdicts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
-        claims=claims,
-        remark=remark,
-        figures=[_figure(path, name) for name in FIGURES if (path := figures / f"{name}.png").exists()],
-        tables=shown.values(),
-        cost=_cost(tables.costs),
-        provenance=_provenance(tables.settings),
-    )
+
+    source: Tables
+    statistics: Mapping[str, pd.DataFrame]
+    claims: list[dict[str, Any]]
+    tables: Mapping[str, Table]
+    folder: Path
+    files: Sequence[str]
+    note: str = ""
+    remark: str = ""
+    command: str = ""
+
+    def text(self) -> str:
+        """The page as HTML."""
+        source, claims = self.source, self.claims
+        verdicts = Counter(claim["verdict"] for claim in claims)
+        found, curves = runs.runs(source, self.folder)
+        sections = self._sections()
+        seeds = int(source.cells["seed"].dropna().nunique())
+        return render(
+            "page.html",
+            study=source.name,
+            question=_question(source),
+            note=self.note,
+            progress=_progress(source.cells),
+            sentences=_what_was_run(source),
+            answers=answers(self.statistics, claims, seeds, source.confidence),
+            made=self._made(),
+            sections=sections,
+            charts={name: chart.panels for each in sections.values() for name, chart in each.charts.items()},
+            verdicts={verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
+            claims=[with_cells(claim) for claim in claims],
+            claim_files=self._links("claims.md", "claims.json"),
+            differences=compute_differences(source.cells, source.costs),
+            leaks=source.settings.get("leaks", ""),
+            remark=self.remark,
+            runs=found,
+            run_headings=runs.HEADINGS,
+            run_files=self._links("cells.csv", "costs.csv"),
+            stages=list(dict.fromkeys(run.cells[0][0] for run in found)),
+            curves=curves,
+            curve_files=self._links("histories.csv"),
+            pictures=self._pictures("examples", "failures"),
+            tables=[
+                (table, self._links(*(f"tables/{name}.{form}" for form in ("csv", "md", "tex"))))
+                for name, table in self.tables.items()
+                if table.rows
+            ],
+            cost=_cost(source.costs),
+            provenance=_provenance(source.settings),
+            files=self._links(*TABLES),
+            plotly=_plotly(),
+        )
+
+    def _sections(self) -> dict[str, Section]:
+        """The parts that have something to show."""
+        made = charts.measured(self.source, self.statistics) | outlook_charts.expected(self.source, self.statistics)
+        made |= outlook_charts.others(self.source, self.statistics)
+        found = {}
+        for key, (short, heading, shown) in SECTIONS.items():
+            here = {name: made[name] for name in shown if name in made}
+            links = {name: self._links(*chart.sources, f"figures/{name}.pdf") for name, chart in here.items()}
+            section = Section(short, heading, here, links, self._pictures(*shown))
+            if here or section.pictures:
+                found[key] = section
+        return found
+
+    def _pictures(self, *shown: str) -> list[dict[str, Any]]:
+        made = []
+        for name in shown:
+            path = self.folder / f"figures/{name}.png"
+            if name in PICTURES and path.exists():
+                title, alt, caption = PICTURES[name]
+                content = path.read_bytes()
+                # Drawn at 200 dots per inch for print; shown at 130, it fills the width of the page.
+                width = int.from_bytes(content[16:20], "big") * 130 // 200
+                words = {"name": name, "title": title, "alt": alt, "caption": caption}
+                data = base64.b64encode(content).decode()
+                made.append({**words, "width": width, "data": data, "links": self._links(f"figures/{name}.pdf")})
+        return made
+
+    def _links(self, *files: str) -> list[tuple[str, str]]:
+        """Those files beside the page that are there, or will be."""
+        there = [name for name in files if name in self.files or (self.folder / name).exists()]
+        return [(Path(name).name, runs.link(self.folder / name, self.folder)) for name in there]
+
+    def _made(self) -> dict[str, str]:
+        """When, from what and by which command."""
+        now = f"{utc_now().replace('T', ' ')[:16]} UTC"
+        version = f"viny {viny.__version__}" + (f" at commit {found[:12]}" if (found := commit()) else "")
+        finished = sorted(self.source.costs.get("finished", pd.Series(dtype=str)).dropna().astype(str))
+        ran = f"Runs finished from {_time(finished[0])} to {_time(finished[-1])} UTC. " if finished else ""
+        return {"when": now, "sentence": f"{ran}Page of {now}, {version}.", "command": self.command}
+
+
+def with_cells(claim: dict[str, Any]) -> dict[str, Any]:
+    """A claim's record with the cells behind it as a table: columns, rows, and which columns hold words."""
+    cells = claim["cells"]
+    columns = [name for name in cells[0] if not all(is_missing(cell[name]) for cell in cells)] if cells else []
+    return claim | {
+        "columns": [HEADINGS.get(name, name.replace("_", " ")) for name in columns],
+        "left": [i for i, name in enumerate(columns) if isinstance(cells[0][name], str)],
+        "rows": [[any_number(cell[name]) for name in columns] for cell in cells],
+    }
 
 
 def claims_page(study: str, confidence: float, claims: list[dict[str, Any]]) -> str:
     """claims.md: the verdicts with criteria, numbers and the cells behind them."""
-    records = []
-    for claim in claims:
-        cells = claim["cells"]
-        columns = [name for name in cells[0] if not all(is_missing(cell[name]) for cell in cells)] if cells else []
-        record = {"columns": [HEADINGS.get(name, name.replace("_", " ")) for name in columns]}
-        record["left"] = [i for i, name in enumerate(columns) if isinstance(cells[0][name], str)]
-        record["rows"] = [[any_number(cell[name]) for name in columns] for cell in cells]
-        records.append(claim | record)
+    records = [with_cells(claim) for claim in claims]
     return render("claims.md", study=study, confidence=confidence, claims=records, directions=DIRECTIONS)
+
+
+def _plotly() -> str:
+    """The script of plotly.js, compressed, in base64."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _question(tables: Tables) -> str:
+    tasks = " an intermediate task" if (tables.cells["intermediate"] != "none").any() else ""
+    starts = " pre-training" if (tables.cells["pretrain"] > 0).any() or len(tables.external) else ""
+    things = [*(thing.strip() for thing in (starts, tasks) if thing), "labels"]
+    what = f"{', '.join(things[:-1])} and {things[-1]}" if len(things) > 1 else things[0]
+    return f"How much {'do' if len(things) > 1 else 'does each doubling of'} {what} buy a small Vision Transformer?"
+
+
+def _progress(cells: pd.DataFrame) -> dict[str, Any]:
+    done = int((cells["status"] == "done").sum())
+    what = "runs" if cells["seed"].notna().any() else "cells"
+    return {"done": done, "all": len(cells), "missing": len(cells) - done, "what": what}
 
 
 def _what_was_run(tables: Tables) -> list[str]:
     cells, images = tables.cells, tables.images
-    runs = int(cells["runs"].sum()) if "runs" in cells else len(cells)
-    missing, seeds = int((cells["status"] != "done").sum()), cells["seed"].dropna().nunique()
+    run = int(cells["runs"].sum()) if "runs" in cells else len(cells)
+    seeds = cells["seed"].dropna().nunique()
     places = len(cells[["encoder", *KEYS]].drop_duplicates())
     sizes, labels = (joined([f"{n:,}" for n in sorted(set(v))]) for v in (tables.grid["pretrain"], cells["downstream"]))
     starts = [f"{sizes} images{_of(images, 'pretrain')}"] if sizes else []
@@ -118,12 +243,10 @@ def _what_was_run(tables: Tables) -> list[str]:
     ]
     each = f"{seeds} seed{'s' * (seeds != 1)} each" if seeds else "means over 3 published runs"
     sentences = [
-        f"{places:,} cells, {runs:,} run{'s' * (runs != 1)}.",
+        f"{places:,} cell{'s' * (places != 1)}, {run:,} run{'s' * (run != 1)}.",
         f"Segmentation by a Vision Transformer, pre-trained on {joined(starts)}, with intermediate task "
         f"{joined(tasks)}, fine-tuned on {labels} labeled images{_of(images, 'finetune')}, {each}.",
     ]
-    if missing:
-        sentences.append(f"{missing:,} runs have no result yet; they are shown as missing everywhere.")
     if tables.settings.get("miou") in MIOU:
         sentences.append(f"mIoU is taken from {MIOU[tables.settings['miou']]}.")
     return sentences
@@ -133,11 +256,8 @@ def _of(images: Mapping[str, str], kind: str) -> str:
     return f" of {images[kind]}" if kind in images else ""
 
 
-def _figure(path: Path, name: str) -> dict[str, Any]:
-    content = path.read_bytes()
-    # Drawn at 200 dots per inch for print; shown at 130, both columns of the printed page fill the text's width.
-    width = int.from_bytes(content[16:20], "big") * 130 // 200
-    return {"name": name, "caption": FIGURES[name], "width": width, "data": base64.b64encode(content).decode()}
+def _time(when: str) -> str:
+    return when.replace("T", " ")[:16]
 
 
 def _cost(costs: pd.DataFrame) -> Table:

@@ -41,11 +41,18 @@ from viny.files import write_text
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The parts of an analysis of `source`, and writing them to `output`; figures and page carry `note`."""
+    """The parts of an analysis of `source`, and writing them to `output`.
+
+    Attributes:
+        note: what figures and page carry. command: what the page says it was made by.
+        complete: all parts are written, so the page may point to them.
+    """
 
     source: Tables
     output: Path
     note: str = ""
+    command: str = ""
+    complete: bool = False
 
     @cached_property
     def statistics(self) -> dict[str, pd.DataFrame]:
@@ -200,16 +207,26 @@ class Parts:
     def write_figures(self) -> None:
         """Write figures/*.png and .pdf; remove older ones that the study no longer has."""
         style.apply()
-        for name in page.FIGURES.keys() - self.figures.keys():
+        for name in set(page.FIGURES) - self.figures.keys():
             for suffix in ("png", "pdf"):
                 (self.output / f"figures/{name}.{suffix}").unlink(missing_ok=True)
         for name, draw in self.figures.items():
             style.save(draw(), self.output / f"figures/{name}", self.note)
 
     def write_page(self) -> None:
-        """Write overview.html with the figures that are there."""
-        text = page.page(self.source, self.claims, self.tables, self.output / "figures", self.note, self.remark)
-        write_text(self.output / "overview.html", text)
+        """Write overview.html, with the pictures that are in figures/."""
+        made = page.Page(
+            self.source,
+            self.statistics,
+            self.claims,
+            self.tables,
+            self.output,
+            ("cells.csv", "settings.json") if self.complete else (),
+            self.note,
+            self.remark,
+            self.command,
+        )
+        write_text(self.output / "overview.html", made.text())
 
 
 def _refusals(source: Tables, statistics: dict[str, pd.DataFrame]) -> dict[str, str]:
