@@ -31,7 +31,7 @@ def test_a_folder_gives_the_features_that_were_trained(head, images, tmp_path):
         torch.testing.assert_close(model(images), expected)
     assert model.num_features == 24
     config = timm.data.resolve_model_data_config(model)
-    assert config["input_size"] == (3, 16, 16)
+    assert tuple(config["input_size"]) == (3, 16, 16)
     assert tuple(config["mean"]) == (0.485, 0.456, 0.406)
     assert config["crop_pct"] == 1.0
 

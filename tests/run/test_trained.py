@@ -60,7 +60,7 @@ def test_features_are_those_of_timm(kind, once, photo):
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
     assert (tuple(config["mean"]), tuple(config["std"])) == (encoder.mean, encoder.std)
-    assert config["input_size"] == (3, encoder.image_size, encoder.image_size)
+    assert tuple(config["input_size"]) == (3, encoder.image_size, encoder.image_size)
     images = encoder.prepare([photo, photo[:, ::-1]])
     torch.testing.assert_close(model(images).detach(), features)
     assert encoder(images).shape == (2, encoder.patches, encoder.width)

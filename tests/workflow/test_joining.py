@@ -77,7 +77,7 @@ def test_a_cell_of_other_settings_is_refused(here, tmp_path_factory, toy):
     assert done.returncode == 0, done.stdout + done.stderr
     join(here, other, "finetune")
     config = altered(**SCRATCH, grid__seeds=[1, 2])
-    refused(here, config, "finetune.learning_rate was 0.001, is 0.0001")
+    refused(here, config, "finetune.learning_rate was 0.001, is 0.002")
     analyzed = viny(here, "analyze", config=config)
     assert analyzed.returncode == 1
     assert "cannot share a table" in analyzed.stderr

@@ -1,0 +1,26 @@
+# An image with viny and its software: docker build -t viny . && docker run --rm -v "$PWD":/work viny
+# Not built by the project's tests, which check that it names what is there. PyTorch from PyPI brings CUDA along.
+FROM python:3.11-slim-bookworm
+
+# git: metrics.json records the commit of a checkout that is mounted.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/viny
+COPY pyproject.toml README.md LICENSE ./
+COPY envs/constraints.txt envs/constraints.txt
+COPY src src
+RUN pip install --no-cache-dir -c envs/constraints.txt .
+COPY Snakefile config.yaml ./
+COPY workflow workflow
+COPY envs envs
+COPY profiles profiles
+
+# Results, stores and logs go to /work.
+RUN useradd --create-home --uid 1000 viny
+USER 1000
+WORKDIR /work
+ENTRYPOINT ["snakemake", "--snakefile", "/opt/viny/Snakefile"]
+CMD ["--cores", "2"]
