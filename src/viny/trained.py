@@ -1,10 +1,10 @@
 """Trained models in use: from pictures to features and masks, with the sizes and the normalization of training.
 
-A picture is the name of an image file, an image of Pillow, or an array (H, W, 3) uint8.
+A picture is the name of an image file, an image of Pillow, or an array (H, W, 3) or (H, W) uint8.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from viny.errors import VinyError
 from viny.result import Result, read_file
 
 Picture = str | Path | Image.Image | np.ndarray
+Pictures = Picture | Sequence[Picture]  # one or several; also an array (B, H, W, 3) uint8
 
 
 class Trained(nn.Module):
@@ -41,13 +42,13 @@ class Trained(nn.Module):
         normalized = self.settings.get("normalize", True)
         self.mean, self.std = (IMAGENET_MEAN, IMAGENET_STD) if normalized else ((0.0,) * 3, (1.0,) * 3)
 
-    def prepare(self, pictures: Sequence[Picture]) -> Tensor:
+    def prepare(self, pictures: Pictures) -> Tensor:
         """Pictures of any size as the model's input, squashed to squares and normalized: (B, 3, S, S) on its device.
 
         Raises:
             VinyError: a picture cannot be read.
         """
-        return self._input([_decode(picture, self.image_size) for picture in pictures])
+        return self._input([_decode(picture, self.image_size) for picture in _listed(pictures)])
 
     def _input(self, decoded: Sequence[Decoded]) -> Tensor:
         images = unit_range(torch.stack([torch.from_numpy(each.pixels.copy()) for each in decoded]))
@@ -75,7 +76,7 @@ class TrainedEncoder(Trained):
         return self.encoder.patch_tokens(images)
 
     @torch.no_grad()
-    def features(self, pictures: Sequence[Picture]) -> Tensor:
+    def features(self, pictures: Pictures) -> Tensor:
         """A vector for each picture, (B, width): the mean of its patch tokens, or the class token if it was trained.
 
         Raises:
@@ -138,15 +139,24 @@ def _weights(folder: Path) -> Path:
     return found[0]
 
 
+def _listed(pictures: Pictures) -> Iterable[Picture]:
+    if isinstance(pictures, str | Path | Image.Image):
+        return [pictures]
+    return [pictures] if isinstance(pictures, np.ndarray) and pictures.ndim < 4 else pictures
+
+
 def _decode(picture: Picture, side: int) -> Decoded:
     """A picture as a store holds it."""
     name: object = "a picture"
     if isinstance(picture, str | Path):
         name, data = picture, Path(picture).read_bytes()
-    else:
+    elif isinstance(picture, Image.Image) or (isinstance(picture, np.ndarray) and picture.dtype == np.uint8):
         image, buffer = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture, BytesIO()
         image.convert("RGB").save(buffer, "PPM")
         data = buffer.getvalue()
+    else:
+        kind = f"array of {picture.dtype}" if isinstance(picture, np.ndarray) else type(picture).__name__
+        raise VinyError(f"a picture is a file, an image of Pillow or an array (H, W, 3) uint8, not {kind}")
     try:
         return decode_image(data, side)
     except BadImage as error:

@@ -125,5 +125,6 @@ def test_a_folder_that_is_no_run_says_so(trained, tmp_path, capsys):
     for folder in (trained.folder, tmp_path, tmp_path / "nowhere"):
         with pytest.raises(VinyError, match="is no run of a study; name the folder of a run"):
             job_at(folder)
+    pytest.importorskip("tensorboard")
     assert cli.main(["export", "tensorboard", str(tmp_path), "--output", "out"]) == 1
     assert "holds no study.json; name a study file, or the folder of a study's results" in capsys.readouterr().err

@@ -67,6 +67,21 @@ def test_features_are_those_of_timm(kind, once, photo):
     assert encoder.result.stage == {"cls_intel": "intermediate", "spatial_pets": "intermediate"}.get(kind, kind)
 
 
+def test_one_picture_is_a_batch_of_one(once, photo, tmp_path):
+    encoder = viny.encoder(once.run("pretrain").folder)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    for one in (photo, Image.fromarray(photo), tmp_path / "photo.png", [photo], photo[None]):
+        torch.testing.assert_close(encoder.features(one), encoder.features([photo]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"), [(np.zeros((4, 4, 3)), "array of float64"), ([torch.zeros(3, 4, 4)], "Tensor"), ([3], "int")]
+)
+def test_what_is_no_picture_is_refused(wrong, named, once):
+    with pytest.raises(VinyError, match=rf"a picture is a file, .*, not {named}$"):
+        viny.encoder(once.run("pretrain").folder).features(wrong)
+
+
 def test_features_of_a_gray_picture(once):
     encoder = viny.encoder(once.run("pretrain").folder)
     gray = np.full((9, 9), 100, np.uint8)
