@@ -16,7 +16,7 @@ import viny
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Where the name of a package is not that of its module.
-MODULES = {"pillow": "PIL", "pyyaml": "yaml"}
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 URL = PROJECT["urls"]["Repository"]
 
 
