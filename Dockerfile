@@ -1,4 +1,4 @@
-# An image with viny and its software: docker build -t viny . && docker run --rm -v "$PWD":/work viny
+# An image with viny and its software; docs/cluster.md says how it is built and run.
 # Not built by the project's tests, which check that it names what is there. PyTorch from PyPI brings CUDA along.
 FROM python:3.11-slim-bookworm
 
@@ -18,8 +18,8 @@ COPY workflow workflow
 COPY envs envs
 COPY profiles profiles
 
-# Results, stores and logs go to /work.
-RUN useradd --create-home --uid 1000 viny
+# Results, stores and logs go to /work, which the user must be able to write: docker run --user "$(id -u)".
+ENV HOME=/tmp USER=viny
 USER 1000
 WORKDIR /work
 ENTRYPOINT ["snakemake", "--snakefile", "/opt/viny/Snakefile"]

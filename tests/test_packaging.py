@@ -84,12 +84,13 @@ sys.exit(main({words!r}))
 def test_commands_need_no_extra(words, tmp_path):
     extras = [name for each in PROJECT["optional-dependencies"].values() for name in modules(each)]
     base = modules(PROJECT["dependencies"])
-    (tmp_path / "config.yaml").write_text((ROOT / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text("study: without-images\n")
     code = BLOCKED.format(blocked=[name for name in extras if name not in base], words=words)
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode in (0, 3), done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode in (0, 1, 3), done.stderr  # without images, a plan has no times
+    assert "Error" not in done.stderr
+    assert len(done.stdout) > 500
 
 
 def test_one_version_and_one_address_everywhere():
