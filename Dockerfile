@@ -2,12 +2,6 @@
 # Not built by the project's tests, which check that it names what is there. PyTorch from PyPI brings CUDA along.
 FROM python:3.11-slim-bookworm
 
-# git: metrics.json records the commit of a checkout that is mounted.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
-    && rm -rf /var/lib/apt/lists/*
-
 WORKDIR /opt/viny
 COPY pyproject.toml README.md LICENSE ./
 COPY envs/constraints.txt envs/constraints.txt
