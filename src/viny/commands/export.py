@@ -51,17 +51,20 @@ class Run:
     finished: float
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    text = "Write settings, scores and training curves of all finished runs of a study for another tracker."
+    made = argparse.ArgumentParser(prog="viny export", description=text)
+    made.add_argument("tracker", choices=WRITERS, help="format to write")
+    made.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a study's results")
+    made.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Write the files; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="viny export",
-        description="Write settings, scores and training curves of all finished runs of a study for another tracker.",
-    )
-    parser.add_argument("tracker", choices=WRITERS, help="format to write")
-    parser.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a study's results")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     if importlib.util.find_spec(args.tracker) is None:
         raise VinyError(f"{args.tracker} is not installed; install it with `pip install {args.tracker}`")

@@ -59,14 +59,19 @@ class Score:
         return f"{mean(self.seeds):.3g} ± {stdev(self.seeds):.2g} (n = {n})" if n > 1 else "one seed"
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    text = "Write the card of the model in a run's folder: data, training, scores with their errors, how to load it."
+    made = argparse.ArgumentParser(prog="viny model-card", description=text)
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a run, within the results of its study")
+    made.add_argument("--output", type=Path, metavar="FILE", help=f"new file to write (default: FOLDER/{NAME})")
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Write the card; returns the exit code."""
-    text = "Write the card of the model in a run's folder: data, training, scores with their errors, how to load it."
-    parser = argparse.ArgumentParser(prog="viny model-card", description=text)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a run, within the results of its study")
-    parser.add_argument("--output", type=Path, metavar="FILE", help=f"new file to write (default: FOLDER/{NAME})")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     path = args.output or args.folder / NAME
     if path.exists():
