@@ -73,7 +73,7 @@ def test_modules_that_only_speak_change_no_fingerprint(tmp_path, before):
         "logs.py",
         "errors.py",
         "files.py",
-        "results.py",
+        "result.py",
         "grid/jobs.py",
         "grid/study.py",
         "cli.py",

@@ -77,7 +77,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", CURRENT, ids=lambda page: page.name)
 def test_commands_that_are_named_are_there(page):
-    named = set(re.findall(r"(?<![\w/.-])viny ([a-z]+)", code(page)))
+    named = set(re.findall(r"(?<![\w/.-])viny ([a-z]+(?:-[a-z]+)*)", code(page)))
     assert named <= set(COMMANDS)
 
 
@@ -87,6 +87,12 @@ def test_settings_that_are_named_are_there(page):
     named = set(re.findall(rf"(?<![\w./-])((?:{sections})\.[a-z_]+)\b", code(page)))
     known = set(re.findall(r"^\| \W*([\w.]+?)(?:\.NAME\S*)?\W* \|", text(ROOT / "docs/settings.md"), re.MULTILINE))
     assert {name for name in named - known if not name.endswith((".csv", ".py", ".safetensors"))} == set()
+
+
+def test_the_picture_of_the_rules_has_all_that_a_study_runs():
+    code = "\n".join(text(path) for path in [ROOT / "Snakefile", *ROOT.glob("workflow/rules/*.smk")])
+    rules = set(re.findall(r"^(?:rule|use rule \w+ as) (\w+)", code, re.MULTILINE)) - {"partial", "published"}
+    assert set(re.findall(r">(\w+)</text>", text(ROOT / "docs/rulegraph.svg"))) == rules
 
 
 def test_messages_of_troubleshooting_are_in_the_code():

@@ -29,6 +29,10 @@ GROUPS = {
     },
     "Encoders": {
         "import": ("viny.commands.released:main", "convert a released encoder to viny's format"),
+        "model-card": ("viny.commands.modelcard:main", "describe the model of a run: data, training, scores, use"),
+    },
+    "Elsewhere": {
+        "export": ("viny.commands.export:main", "settings, scores and curves for TensorBoard or MLflow"),
     },
     "Reference": {"settings": ("viny.config.describe:main", "every setting with its meaning, range and default")},
 }
@@ -64,7 +68,7 @@ def usage() -> str:
         "Vision Transformer? `snakemake` runs the study; viny looks at it and runs its parts.",
     ]
     for title, group in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {name:<10}{text}" for name, (_, text) in group.items())]
+        lines += ["", f"{title}:", *(f"  {name:<12}{text}" for name, (_, text) in group.items())]
     lines += [
         "",
         "`viny COMMAND --help` explains a command; `viny --version` says the version.",

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parent
 # Modules that log, name, check or record, and cannot change a trained weight or a metric.
 SILENT = (
     *("config", "datasets.store", "encoders.checkpoints", "errors", "files", "fingerprint", "grid", "logs"),
-    *("provenance", "results", "training.gpu_slots", "training.state"),
+    *("provenance", "result", "training.gpu_slots", "training.state"),
 )
 # Names whose calls, as statements, only log.
 LOGGERS = frozenset({"log", "logging", "warnings", "progress", "print"})

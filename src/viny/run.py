@@ -3,7 +3,7 @@
     viny run finetune/pretrain=0/intermediate=none/downstream=32/seed=1 [--configfile FILE ...] [--config KEY=VALUE ...]
     viny run stores/pets-1f0c9a7e/32px-seed0-test200-train128
 
-A job leaves its checkpoint, `metrics.json` (see `viny.results`), `history.jsonl` with one line per epoch if it trains,
+A job leaves its checkpoint, `metrics.json` (see `viny.result`), `history.jsonl` with one line per epoch if it trains,
 and `examples.npz` where there are pictures to show. Killed at any instant and started again, it carries on and ends
 with the same bits.
 """
@@ -33,7 +33,7 @@ from viny.files import file_sha256
 from viny.grid import PROCEDURAL, Job, StoreSpec
 from viny.logs import log
 from viny.processes import age
-from viny.results import read_result, record, utc_now
+from viny.result import read_result, record, utc_now
 from viny.tasks.base import Context
 from viny.training.device import attention_kernel, device_name, float32_products, peak_memory_mb, select_device
 from viny.training.gpu_slots import one_gpu

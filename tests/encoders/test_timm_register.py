@@ -31,7 +31,7 @@ def test_a_folder_gives_the_features_that_were_trained(head, images, tmp_path):
         torch.testing.assert_close(model(images), expected)
     assert model.num_features == 24
     config = timm.data.resolve_model_data_config(model)
-    assert config["input_size"] == (3, 16, 16)
+    assert tuple(config["input_size"]) == (3, 16, 16)
     assert tuple(config["mean"]) == (0.485, 0.456, 0.406)
     assert config["crop_pct"] == 1.0
 
@@ -49,17 +49,25 @@ def test_features_only(images, tmp_path):
         torch.testing.assert_close(tokens, encoder.patch_tokens(images))
 
 
-def test_a_model_of_timm_is_loaded_as_itself(tmp_path):
-    encoder = build(Model(image_size=64, timm="vit_tiny_patch16_224"), torch.Generator().manual_seed(0)).eval()
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("name", [None, "vit_tiny_patch16_224"])
+def test_timm_normalizes_as_in_training(name, normalized, tmp_path):
+    size = 64 if name else 16
+    model = {"timm": name} if name else {key: value for key, value in TINY.items() if key != "image_size"}
+    encoder = build(Model(image_size=size, **model), torch.Generator().manual_seed(0)).eval()
     save_model(encoder, tmp_path / "encoder.safetensors")
-    write_timm_config(tmp_path, encoder, class_token=False)
+    write_timm_config(tmp_path, encoder, class_token=False, normalized=normalized)
     model = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
-    pixels = torch.rand(2, 3, 64, 64)
-    mean, std = (torch.tensor(config[key]).view(3, 1, 1) for key in ("mean", "std"))
-    own_mean, own_std = (
-        torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    )
+    pixels = torch.rand(2, 3, size, size)
+
+    def channels(values):
+        return torch.tensor(values).view(3, 1, 1)
+
+    trained = pixels
+    if normalized:
+        trained = (pixels - channels((0.485, 0.456, 0.406))) / channels((0.229, 0.224, 0.225))
     with torch.no_grad():
-        expected = encoder.patch_tokens((pixels - own_mean) / own_std).mean(dim=1)
-        torch.testing.assert_close(model((pixels - mean) / std), expected, rtol=1e-4, atol=1e-4)
+        expected = encoder.patch_tokens(trained).mean(dim=1)
+        given = (pixels - channels(config["mean"])) / channels(config["std"])
+        torch.testing.assert_close(model(given), expected, rtol=1e-4, atol=1e-4)

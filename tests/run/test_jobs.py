@@ -10,7 +10,7 @@ from tiny import KINDS, MODEL, SHORT
 
 from viny import run as viny_run
 from viny.files import file_sha256
-from viny.results import read_history, read_result
+from viny.result import read_history, read_result
 from viny.run import run_job
 
 STILL = {"learning_rate": 1e-30, "weight_decay": 0.0, "steps": 1, "milestones": []}  # trained, but nothing moves

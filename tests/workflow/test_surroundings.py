@@ -93,6 +93,23 @@ def test_the_workflow_is_used_from_another_one(tmp_path):
     assert decoded(tmp_path) == 1
 
 
+def test_a_rule_of_another_workflow_uses_the_results_of_a_study_in_its_own_config(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        'configfile: "lab.yaml"\n\n'
+        f"module viny:\n    snakefile: {str(ROOT / 'Snakefile')!r}\n    config: config['viny']\n\n"
+        "use rule * from viny as small_*\n\n"
+        "rule count:\n    default_target: True\n    input: 'results/toy/cells.csv'\n    output: 'lines.txt'\n"
+        "    shell: 'wc -l < {input} > {output}'\n"
+    )
+    (tmp_path / "lab.yaml").write_text(yaml.safe_dump({"lab": "of another project", "viny": IMAGES}))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "lines.txt").read_text().strip() == "2"
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
 def test_a_killed_snakemake_does_not_lock_out_the_next(tmp_path):
     workflow = Workflow(tmp_path)
     config = workflow.work / "study.yaml"

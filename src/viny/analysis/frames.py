@@ -33,7 +33,7 @@ from viny.datasets.leaks import described, leaks
 from viny.errors import VinyError
 from viny.files import write_text
 from viny.grid import Job, Study
-from viny.results import HISTORY, Result, read_history, read_result
+from viny.result import HISTORY, Result, read_history, read_result
 from viny.survey import analysis_key
 
 KEYS = ["pretrain", "intermediate", "downstream"]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from viny.errors import VinyError
 from viny.grid import Job
-from viny.results import Result
+from viny.result import Result
 
 SHOWN = 6  # folders named in a message
 # Columns of cells.csv and costs.csv that say how a run was computed, and what people call them.

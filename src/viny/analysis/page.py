@@ -18,7 +18,7 @@ from viny.analysis.formats import Table, any_number, is_missing, joined, render
 from viny.analysis.frames import KEYS, Tables
 from viny.analysis.mixtures import compute_differences
 from viny.provenance import commit
-from viny.results import utc_now
+from viny.result import utc_now
 
 DIRECTIONS = {"agrees": "agree", "disagrees": "disagree", "mixed": "mixed", "none": "–"}
 HEADINGS = {

@@ -17,7 +17,7 @@ from viny.datasets.parallel import cores
 from viny.datasets.store import read_manifest
 from viny.grid import Job, StoreSpec
 from viny.provenance import processor
-from viny.results import Budget, Cost
+from viny.result import Budget, Cost
 
 PUBLISHED = {"intel": (14034, 3000), "pets": (6349, 1000)}  # training and test images of the paper's data sets
 # Settings that the time of a run depends on, beside the model and the number of images shown.

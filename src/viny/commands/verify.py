@@ -24,7 +24,7 @@ from viny.files import file_sha256
 from viny.fingerprint import fingerprint
 from viny.grid import Job, StoreSpec, Study
 from viny.logs import setup
-from viny.results import Result, read_result
+from viny.result import Result, read_result
 from viny.survey import survey
 
 _LISTED = 20  # folders that are named

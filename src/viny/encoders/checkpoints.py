@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from viny.config.sections import Model, Section
+from viny.datasets.augment import IMAGENET_MEAN, IMAGENET_STD
 from viny.encoders.base import Encoder
 from viny.encoders.heads import HEADS
 from viny.encoders.vit import ViNy
@@ -60,9 +61,12 @@ def write_timm_config(folder: Path, encoder: Encoder, class_token: bool, normali
     """Write the config.json with which `timm.create_model("local-dir:FOLDER", pretrained=True)` loads a file beside it.
 
     timm then gives the class token if that has been trained, else the mean of the patch tokens; see `timm_register`.
-    What is not `normalized` takes images in 0..1.
+    What is not `normalized` takes images in 0..1, which a model of timm brings to its own statistics as if they were.
     """
-    mean, std = encoder.statistics if normalized else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    mean, std = encoder.statistics
+    if not normalized:
+        mean = tuple((own - usual) / by for own, usual, by in zip(mean, IMAGENET_MEAN, IMAGENET_STD, strict=True))
+        std = tuple(own / usual for own, usual in zip(std, IMAGENET_STD, strict=True))
     sizes: dict[str, Any] = dict(encoder.sizes)
     size, name = sizes.pop("image_size"), sizes.pop("timm", "viny_vit")
     if sizes:  # ViNy's

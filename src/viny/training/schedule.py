@@ -42,7 +42,7 @@ class Schedule:
 
     @property
     def budget(self) -> dict[str, float]:
-        """What the run is given, as metrics.json records it (`viny.results.Budget`)."""
+        """What the run is given, as metrics.json records it (`viny.result.Budget`)."""
         return {
             "images": self.images,
             "epochs": self.total_steps / self.steps_per_epoch,

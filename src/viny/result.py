@@ -264,13 +264,12 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def read_result(job: Job) -> Result | None:
-    """A job's result, or None if it has not been written.
+def read_file(path: Path) -> Result | None:
+    """What a metrics.json says, or None if there is none.
 
     Raises:
-        VinyError: the file is damaged, of another format, or belongs to another job.
+        VinyError: the file is damaged or of another format.
     """
-    path = job.metrics
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -284,11 +283,23 @@ def read_result(job: Job) -> Result | None:
             "again, or use the version that wrote it"
         )
     try:
-        result = Result.model_validate(document)
+        return Result.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the document"
         raise VinyError(f"{path} is damaged ({where}: {first['msg']}); delete it and run snakemake again") from None
+
+
+def read_result(job: Job) -> Result | None:
+    """A job's result, or None if it has not been written.
+
+    Raises:
+        VinyError: the file is damaged, of another format, or belongs to another job.
+    """
+    path = job.metrics
+    result = read_file(path)
+    if result is None:
+        return None
     found = {axis: getattr(result.coordinates, axis) for axis in job.coordinates}
     if result.stage != job.stage or found != dict(job.coordinates):
         raise VinyError(
