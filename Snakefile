@@ -45,13 +45,17 @@ onstart:
 
 onerror:
     if workflow.is_main_process:
-        from viny.commands.status import say_failures
+        from viny.commands.status import say_end
 
-        say_failures(STUDY)
+        if VIEW:
+            VIEW.close()
+        say_end(STUDY)
 
 
 # The states of finished runs have served: they are kept until Snakemake has accepted all results.
 onsuccess:
     prune_states(FOLDER / ".state")
+    if VIEW:
+        VIEW.close()
     if (FOLDER / "overview.html").exists():
         print(f"All results on one page: {FOLDER}/overview.html", file=sys.stderr)

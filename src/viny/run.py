@@ -240,7 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     add_study_flags(parser)
     parser.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
     parser.add_argument("--save-every", type=float, default=60.0, metavar="S", help="seconds between saved states")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="repeat all messages in this file, with times")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="write messages to this file, with times, instead of here"
+    )
     return parser
 
 

@@ -143,14 +143,20 @@ def test_an_error_of_an_attempt_before_the_result_says_nothing(done):
     assert state_of(done, job).state == "done"
 
 
-def test_of_many_jobs_the_failed_ones_are_said(study, caplog):
+def test_at_the_end_the_failed_jobs_are_named_with_their_logs(study, caplog):
     for job in jobs(study, "finetune")[:2]:
         write_log(job.log, f"ERROR {job.name}: the loss is nan")
-    status.say_failures(study)
+    status.say_end(study)
     one, other = jobs(study, "finetune")[:2]
-    assert caplog.messages == [
-        f"failed:\n  {one.name}: the loss is nan ({one.log})\n  {other.name}: the loss is nan ({other.log})"
-    ]
+    [said] = caplog.messages
+    assert said.startswith("2 jobs failed, 0 of 22 runs done")
+    assert said.splitlines()[1:] == [f"  {one.name} ({one.log})", f"  {other.name} ({other.log})"]
+
+
+def test_at_the_end_of_a_run_that_was_stopped_what_is_done_is_said(done, caplog):
+    remove(jobs(done, "finetune")[0])
+    status.say_end(done)
+    assert caplog.messages == ["stopped with 21 of 22 runs done; the same command carries on"]
 
 
 def test_a_run_that_starts_again_after_a_failure_is_running(study):

@@ -91,6 +91,7 @@ def test_the_workflow_is_used_from_another_one(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert decoded(tmp_path) == 1
+    assert "Finished jobid" in done.stderr  # the output of the other workflow stays Snakemake's
 
 
 def test_a_killed_snakemake_does_not_lock_out_the_next(tmp_path):

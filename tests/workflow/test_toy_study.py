@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from random import Random
@@ -96,6 +97,37 @@ def test_a_second_run_does_nothing(toy):
     done = toy.run(config=TOY)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_what_is_shown_of_a_run_is_short_and_names_the_page(toy):
+    shown = toy.first.stderr.splitlines()
+    assert shown[1].startswith("toy: 9 jobs to do (3 decode, ")
+    assert [line.split("]")[0] for line in shown if line.startswith("[")] == [f"[{n}/9" for n in range(1, 10)]
+    assert "All results on one page: results/toy/overview.html" in shown
+    assert len(shown) <= 16
+    assert max(map(len, shown)) < 200
+    assert toy.first.stdout == ""
+
+
+def test_snakemakes_own_output_comes_back_with_a_flag(toy):
+    with gone(toy.work / "results" / "toy" / "overview.html"):
+        done = toy.run("--printshellcmds", "--dry-run", config=TOY)
+    assert "rule analyze:" in done.stdout + done.stderr
+
+
+def test_a_dry_run_counts_jobs_by_rule_and_lists_no_inputs(toy):
+    done = toy.run("--dry-run", config=altered(grid__seeds=[1, 2]))
+    said = done.stdout + done.stderr
+    assert len(said.splitlines()) < 25
+    assert "finetune " in said
+    assert "metrics.json" not in said
+
+
+def test_a_mistake_in_the_study_file_is_said_once(toy):
+    done = toy.run(config=altered(finetune__epocs=3))
+    assert done.returncode == 1
+    assert done.stderr.count("finetune.epocs: unknown key") == 1
+    assert len(done.stderr.splitlines()) < 6
 
 
 PLANS = {
@@ -305,8 +337,13 @@ def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     done = toy.run(config=config)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "where the data set imagenet is expected" in said
+    assert said.count("where the data set imagenet is expected") == 1
     assert "nowhere" in said
+    [log] = re.findall("  log: (logs/stores/imagenet-.*)", said)
+    assert (toy.work / log).exists()
+    assert "1 job failed, 1 of 3 runs done; once that is mended, the same command carries on:\n" in said
+    assert said.count(log) == 2  # where it fails, and at the end
+    assert "CalledProcessError" not in said
     assert "Traceback" not in said
     assert len(list(toy.work.glob("results/broken/finetune/pretrain=0/*/*/*/metrics.json"))) == 1
     assert not list(toy.work.glob("results/broken/finetune/pretrain=24/**/metrics.json"))

@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_tables_flags(parser)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the study's folder)")
     parser.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}, separated by commas")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, too")
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="write messages to this file, with times, instead of here"
+    )
     args = parser.parse_args(argv)
     if args.log:
         setup(args.log)

@@ -98,7 +98,7 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
     rates: dict[str, Rate] = {}
     unknown: list[str] = []
     if not missing:
-        rates = estimates.finished_rates(pending, study.folder.parent, device, compute.threads)
+        rates = estimates.Finished(pending, device, compute.threads).add_all(study.folder.parent).rates()
         others = [job for job in pending if pace(job) not in rates]
         if others:
             from viny.commands.calibrate import calibrate  # needs torch, which takes seconds

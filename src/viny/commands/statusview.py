@@ -1,8 +1,9 @@
 """How `viny status` looks: the jobs of each kind by state, then what runs and what failed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -63,7 +64,7 @@ def _list(state: str, statuses: Sequence[Status]) -> Iterator[RenderableType]:
     """What is in a state, and what there is to say of it; jobs with the same to say count as one."""
     groups: dict[str, list[Status]] = defaultdict(list)
     for status in statuses:
-        groups[_said(status)].append(status)
+        groups[words(status)].append(status)
     if groups:
         yield Text(f"\n{state}", STYLES[state])
     for said, same in list(groups.items())[:_LISTED]:
@@ -75,13 +76,17 @@ def _list(state: str, statuses: Sequence[Status]) -> Iterator[RenderableType]:
         yield indented(f"and {sum(map(len, list(groups.values())[_LISTED:])):,} more", "dim")
 
 
-def _said(status: Status) -> str:
-    """The message of a job, or its share, epoch, rate and time left as far as they are known."""
-    seen = status.progress
+def words(status: Status) -> str:
+    """The message of a job, or how far it is."""
+    return status.message or progress_words(status.progress, status.state)
+
+
+def progress_words(seen: Mapping[str, Any], state: str) -> str:
+    """Share, epoch, rate and time left of a running or interrupted job, as far as they are known."""
     if "samples" not in seen:
-        return status.message or ("starting" if status.state == "running" else "at a saved position")
+        return "starting" if state == "running" else "at a saved position"
     share = f"{seen['samples_seen'] / max(seen['samples'], 1):.0%}, epoch {seen['epoch']:,} of {seen['epochs']:,}"
-    if status.state != "running":
+    if state != "running":
         return share
     if seen["samples_seen"] >= seen["samples"]:
         return f"{share}, measuring"

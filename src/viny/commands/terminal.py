@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -13,14 +14,15 @@ from viny.logs import duration
 _PIPED = 200  # columns where there is no terminal to say how many there are
 
 
-def console() -> Console:
-    """Standard output, plain where it is no terminal; what it cannot show is replaced, not an error."""
+def console(stream: TextIO | None = None) -> Console:
+    """Standard output or another stream, plain where it is no terminal; what it cannot show is replaced."""
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    width = None if sys.stdout.isatty() else _PIPED
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    stream = stream or sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    width = None if stream.isatty() else _PIPED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(*headings: str) -> Table:
