@@ -6,7 +6,7 @@ import pytest
 
 from viny import run as viny_run
 from viny.datasets.store import Store
-from viny.run import EXIT_CODES
+from viny.preload import EXIT_CODES
 
 
 @pytest.fixture

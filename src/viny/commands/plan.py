@@ -1,7 +1,5 @@
 """`viny plan`: what a run would do, how long it would take and how much disk it needs."""
 
-import argparse
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +9,8 @@ from rich.text import Text
 
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
-from viny.commands.study import above_zero, add_study_flags, positive, study_of
+from viny.commands.parser import Parser, above_zero, positive
+from viny.commands.study import study_of
 from viny.commands.terminal import plural, span
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
@@ -61,27 +60,38 @@ class Plan:
     free_bytes: int
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Say what a run would do, how long it would take and how much disk it needs."
+    codes = "exit codes: 0 done, 1 images or encoders are missing, 2 wrong usage"
+    made = Parser("plan", text, "mine.yaml", "mine.yaml --detect 2", codes=codes)
+    made.add_study()
+    made.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
+    made.add_argument("--detect", type=above_zero, metavar="POINTS", help="only say how many seeds find a difference")
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Print a plan; 1 if something that a run needs is missing."""
-    text = "What a run would do, how long it would take and how much disk it needs; exit code 1 if images are missing."
-    parser = argparse.ArgumentParser(prog="viny plan", description=text)
-    add_study_flags(parser)
-    parser.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    parser.add_argument("--detect", type=above_zero, metavar="POINTS", help="only say how many seeds find a difference")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     study = study_of(args)
     if args.detect:
         from viny.analysis import frames, power
 
-        tables = frames.from_study(study)
-        print(power.advice(tables.grid, args.detect, len(study.config.grid.seeds), tables.confidence))
+        tables, seeds = frames.from_study(study), len(study.config.grid.seeds)
+        if args.json:
+            sd = power.run_sd(tables.grid) or power.PUBLISHED_SD
+            needed = power.seeds_needed(args.detect, sd, tables.confidence)
+            terminal.print_json({"study": study.name, "points": args.detect, "run_sd": sd, "seeds_needed": needed})
+        else:
+            print(power.advice(tables.grid, args.detect, seeds, tables.confidence))
         return 0
     plan = make_plan(study, args.jobs)
     if args.json:
-        print(json.dumps(asdict(plan)))
+        terminal.print_json(asdict(plan))
     else:
         _show(plan)
     return int(bool(plan.missing))

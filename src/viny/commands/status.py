@@ -5,7 +5,6 @@ ago. Otherwise what `viny.survey` says of its result decides, then the end of it
 Everything is read, nothing is written or locked.
 """
 
-import argparse
 import json
 import time
 from collections import Counter
@@ -16,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from viny.commands import estimates
+from viny.commands import estimates, terminal
 from viny.commands.joblog import JobLog
-from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.parser import CODES, Parser, positive
+from viny.commands.study import study_of
 from viny.commands.terminal import plural
 from viny.drivers import abandoned
 from viny.errors import command, shortened
@@ -108,17 +108,21 @@ class Run(NamedTuple):
     progress: dict[str, Any]  # what the process published last
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Say what is done, running, interrupted, failed, outdated or waiting; no job is disturbed."
+    watch = "again every S seconds (5) until all is done, or something failed or Snakemake ended and nothing runs"
+    made = Parser("status", text, "mine.yaml", "results/mine --watch", codes=CODES)
+    made.add_study()
+    made.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Print the status once, or again and again; returns 0 if all is done, 1 if something failed, else 3."""
-    text = "What is done, running, interrupted, failed, outdated or waiting; disturbs no job."
-    codes = "exit codes: 0 all is done, 1 something failed, 3 something is left to do"
-    watch = "again every S seconds (5) until all is done, or something failed or Snakemake ended and nothing runs"
-    parser = argparse.ArgumentParser(prog="viny status", description=text, epilog=codes)
-    add_study_flags(parser)
-    parser.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts, a line for each look")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     study = study_of(args)
     from viny.commands.statusview import screen
@@ -234,4 +238,4 @@ def _progress(path: Path) -> tuple[bool, dict[str, Any]]:
 def _print_json(found: Overview) -> None:
     document = {"study": found.study.name, "folder": str(found.study.folder), "counts": found.counts}
     jobs = [asdict(status) for status in found.statuses]
-    print(json.dumps({**document, "seconds_left": found.seconds_left, "jobs": jobs}), flush=True)
+    terminal.print_json({**document, "seconds_left": found.seconds_left, "jobs": jobs})

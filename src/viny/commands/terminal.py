@@ -2,8 +2,9 @@
 
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
+from pydantic_core import to_json
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -25,12 +26,18 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
-def table(*headings: str) -> Table:
-    """A table without lines; its first column is aligned left, the others right."""
+def table(*headings: str, left: int = 1) -> Table:
+    """A table without lines; its first columns are aligned left, the others right. Words are wrapped, never cut."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for number, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if number else "left")
+        made.add_column(heading, justify="right" if number >= left else "left", overflow="fold")
     return made
+
+
+def print_json(document: Any) -> None:
+    """A document on a line of its own; values that are not finite numbers are null."""
+    text = to_json(document, inf_nan_mode="null", fallback=lambda value: value.tolist())
+    print(text.decode(), flush=True)
 
 
 def indented(text: str, style: str = "", by: int = 2) -> Padding:
