@@ -60,7 +60,7 @@ class Progress:
         if now - self._last >= self.every and self.done < self.total:
             self._last = now
             left = duration(self.remaining) if self.rate else "?"
-            self._say(f"{self.done / self.total:4.0%} · {self.rate:,.0f} {self.unit}/s · {left} left", note)
+            self._say(f"{self.done / self.total:4.0%}, {self.rate:,.0f} {self.unit}/s, {left} left", note)
 
     def finish(self, note: str = "") -> None:
         """Say the last line."""
@@ -68,7 +68,7 @@ class Progress:
         self._say(f"done, {self.done:,} {self.unit} in {took} ({self.rate:,.0f}/s)", note)
 
     def _say(self, text: str, note: str) -> None:
-        log.info("%s", f"{self.label}: {text}{f' · {note}' if note else ''}")
+        log.info("%s", f"{self.label}: {text}{f', {note}' if note else ''}")
 
 
 class _Terminal(logging.StreamHandler[TextIO]):

@@ -82,12 +82,19 @@ def test_the_same_from_a_table_of_cells(done, printed, tmp_path):
     assert printed(named=str(done.folder / "cells.csv")) == printed()
 
 
-def test_where_columns_do_not_fit_there_is_a_line_for_each_cell(done, printed, monkeypatch):
-    monkeypatch.setattr(terminal, "_PIPED", 45)
-    _, *_, columns, _, _, _, _, _, _, _, last = printed()
-    assert columns.split() == ["start", "task", "labels", "mIoU"]
-    assert last.split() == ["256", "images", "CLS-Intel", "128", "52.4", "±", "0.0"]
-    assert max(map(len, printed())) <= 75
+@pytest.mark.parametrize(
+    ("width", "last"),
+    [
+        (80, ["256 images    CLS-Intel  52.4 ± 0.0  52.4 ± 0.0"]),
+        (45, ["256 images    CLS-Intel     128  52.4 ± 0.0"]),
+        (30, ["256 images, CLS-Intel", "  labels: 128, mIoU: 52.4 ±", "  0.0"]),
+    ],
+)
+def test_the_table_fits_into_the_terminal(done, printed, monkeypatch, width, last):
+    monkeypatch.setattr(terminal, "_PIPED", width)
+    lines = [line.rstrip() for line in printed()]
+    assert lines[-len(last) :] == last
+    assert max(map(len, lines)) <= width
 
 
 def test_a_terminal_without_such_a_sign_shows_another(done, configfile, monkeypatch):

@@ -56,15 +56,13 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         terminal.print_json({"study": tables.name, "forecasts": found.to_dict("records"), "sealed": sealed})
         return 0
-    out = terminal.console()
-    headings = ["start", "task", "labels", "forecast", f"{confidence:.0%} interval", "x known", "law"]
-    table = terminal.table(*headings, left=2)
+    rows = [["start", "task", "labels", "forecast", f"{confidence:.0%} interval", "x known", "law"]]
     for row in found.itertuples():
         beyond = " (not checked so far)" if row.factor > row.checked_factor else ""
         interval = f"{row.low:.2f} to {row.high:.2f}"
-        where = names.start(row.pretrain), names.task(row.intermediate), f"{row.downstream:,}"
-        table.add_row(*where, f"{row.predicted:.2f}", interval, f"{row.factor:.2g}{beyond}", forecast.FORMULAS[row.law])
-    out.print(table)
+        place = names.start(row.pretrain), names.task(row.intermediate), f"{row.downstream:,}"
+        rows.append([*place, f"{row.predicted:.2f}", interval, f"{row.factor:.2g}{beyond}", forecast.FORMULAS[row.law]])
+    terminal.print_table(terminal.console(), rows, left=2)
     if sealed:
         log.info("sealed in %s, checksum %s", *sealed.values())
     return 0

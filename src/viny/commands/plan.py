@@ -176,14 +176,15 @@ def _disk(stores: Sequence[StoreSpec], jobs: Sequence[Job]) -> int:
 def _show(plan: Plan) -> None:
     out = terminal.console()
     out.print(Text.assemble((plan.study, "bold"), f" on {plan.device}"), "")
-    table = terminal.table("stage", "to run", "samples", "device time", "images/s", "rate from")
+    rows = [["stage", "to run", "samples", "device time", "images/s", "rate from"]]
     for line in plan.lines:
         rate = f"{line.rate:,.0f}" if line.rate else ""
         shown = (
             [f"{line.samples:,}", "" if plan.missing else span(line.seconds), rate, line.source] if line.to_run else []
         )
-        table.add_row(line.kind.removeprefix("intermediate "), f"{line.to_run:,} of {line.jobs:,}", *shown)
-    out.print(table, "")
+        rows.append([line.kind.removeprefix("intermediate "), f"{line.to_run:,} of {line.jobs:,}", *shown])
+    terminal.print_table(out, rows)
+    out.print()
     if plan.stores:
         out.print(f"{plural(plan.stores, 'store')} of images to decode first")
     for what in plan.missing:

@@ -63,7 +63,7 @@ def scores_of(cells: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _show(name: str, scores: "pd.DataFrame", metric: str, spread: str) -> None:
-    """A row for each encoder and task with a column for each number of labels; if too wide, a row for each cell."""
+    """A row for each encoder and task with a column for each number of labels; where too wide, a row for each cell."""
     from viny.analysis import names
 
     out, done, declared = terminal.console(), int(scores["n"].sum()), int(scores["declared"].sum())
@@ -76,16 +76,11 @@ def _show(name: str, scores: "pd.DataFrame", metric: str, spread: str) -> None:
         partial = f" ({cell['n']} of {cell['declared']})" if 0 < cell["n"] < cell["declared"] else ""
         rows.setdefault(place, {})[f"{cell['downstream']:,}"] = shown + partial
     labels = [f"{size:,}" for size in sorted(scores["downstream"].unique())]
-    wide = terminal.table("start", "task", *labels, left=2)
-    long = terminal.table("start", "task", "labels", METRICS[metric], left=2)
-    for place, cells in rows.items():
-        wide.add_row(*place, *(cells.get(size, "") for size in labels))
-        for size, shown in cells.items():
-            long.add_row(*place, size, shown)
-    fits = out.measure(wide, options=out.options.update(max_width=1_000)).maximum <= out.width
-    by = " by number of labels" if fits else ""
-    out.print(f"{name}: {METRICS[metric]} (%){by}, mean and {SPREADS[spread]} of {runs}\n")
-    out.print(wide if fits else long)
+    out.print(f"{name}: {METRICS[metric]} (%) by number of labels, mean and {SPREADS[spread]} of {runs}\n")
+    wide = [["start", "task", *labels]]
+    wide += [[*place, *(cells.get(size, "") for size in labels)] for place, cells in rows.items()]
+    long = [[*place, size, shown] for place, cells in rows.items() for size, shown in cells.items()]
+    terminal.print_table(out, wide, [["start", "task", "labels", METRICS[metric]], *long], left=2)
     if done < declared:
         out.print("\n-: no run of this cell is there yet", style="dim")
 

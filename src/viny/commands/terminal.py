@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from pydantic_core import to_json
@@ -27,11 +28,30 @@ def console(stream: TextIO | None = None) -> Console:
 
 
 def table(*headings: str, left: int = 1) -> Table:
-    """A table without lines; its first columns are aligned left, the others right. Words are wrapped, never cut."""
+    """A table without lines; its first columns are aligned left, the others right."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for number, heading in enumerate(headings):
         made.add_column(heading, justify="right" if number >= left else "left", overflow="fold")
     return made
+
+
+def print_table(out: Console, *forms: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Rows below their headings as a table, in the first form that is not too wide.
+
+    Where all are, a paragraph for each row of the last form: its first columns, then the others by their names.
+    """
+    headings, rows = forms[-1][0], forms[-1][1:]
+    for first, *others in forms:
+        made = table(*first, left=left)
+        for row in others:
+            made.add_row(*row)
+        if out.measure(made, options=out.options.update(max_width=1_000)).maximum <= out.width:
+            out.print(made)
+            return
+    for row in rows:
+        named = zip(headings[left:], row[left:], strict=False)
+        out.print(Text(", ".join(row[:left]), "bold"))
+        out.print(indented(", ".join(f"{heading}: {value}" for heading, value in named if value)))
 
 
 def print_json(document: Any) -> None:
