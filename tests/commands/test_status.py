@@ -155,8 +155,29 @@ def test_at_the_end_the_failed_jobs_are_named_with_their_logs(study, caplog):
 
 def test_at_the_end_of_a_run_that_was_stopped_what_is_done_is_said(done, caplog):
     remove(jobs(done, "finetune")[0])
-    status.say_end(done)
+    with caplog.at_level("INFO", "viny"):
+        status.say_end(done)
     assert caplog.messages == ["stopped with 21 of 22 runs done; the same command carries on"]
+
+
+@pytest.mark.parametrize("height", [12, 24, 50])
+def test_on_a_screen_of_any_height_what_failed_and_runs_is_seen_first(study, height, monkeypatch):
+    """More jobs than lines, each with something else to say; what does not fit is counted."""
+    failing, running = jobs(study, "finetune")[:12], [*jobs(study, "pretrain"), *jobs(study, "finetune")[12:]]
+    for number, job in enumerate(failing):
+        write_log(job.log, f"ERROR reason {number}")
+    for number, job in enumerate(running):
+        begin(job, seconds_left=100.0 * number)
+    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=True, color_system=None)
+    monkeypatch.setattr(statusview.terminal, "console", lambda: console)
+    with statusview.screen(True) as show:
+        show(status.look(study))
+        drawn = [line.rstrip() for line in console.file.getvalue().splitlines()][:height]
+    assert "toy: 0 of 22 runs done" in drawn[0]
+    assert "failed" in drawn
+    assert "    reason 0" in drawn
+    assert "running" in drawn
+    assert f"  {running[0].name}" in drawn
 
 
 def test_a_run_that_starts_again_after_a_failure_is_running(study):

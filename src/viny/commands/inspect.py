@@ -259,7 +259,7 @@ def main(argv: Sequence[str]) -> int:
     study = study_of(args)
     reports = inspect(study, output or study.folder / "inspect", args.workers)
     if args.json:
-        terminal.print_json([asdict(report) for report in reports])
+        terminal.print_json({"study": study.name, "sets": [asdict(report) for report in reports]})
     else:
         for report in reports:
             _show(report, terminal.console())
