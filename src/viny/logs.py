@@ -11,11 +11,11 @@ from typing import TextIO
 log = logging.getLogger("viny")
 
 
-def setup(path: Path | None = None) -> None:
-    """Send messages to standard error or, with times, to the file `path` (started afresh)."""
+def setup(path: Path | None = None, mode: str = "w") -> None:
+    """Send messages to standard error or, with times, to the file `path`: started afresh, or carried on (mode `a`)."""
     # A terminal that has gone away or a full disk must not end a training run.
     logging.raiseExceptions = False
-    log.handlers[:] = [_File(path) if path else _Terminal()]
+    log.handlers[:] = [_File(path, mode) if path else _Terminal()]
     log.setLevel(logging.INFO)
     log.propagate = False
 
@@ -86,9 +86,9 @@ class _Terminal(logging.StreamHandler[TextIO]):
 class _File(logging.FileHandler):
     """Messages with times and levels; those that the disk does not take go to the terminal."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, mode: str):
         path.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(path, mode="w", encoding="utf-8", errors="backslashreplace")
+        super().__init__(path, mode, encoding="utf-8", errors="backslashreplace")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
     def handleError(self, record: logging.LogRecord) -> None:

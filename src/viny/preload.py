@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from viny import logs
 from viny.commands.parser import Parser, job_names, positive
 from viny.logs import log
 from viny.processes import Writer, inherited, stop_signals
@@ -96,6 +97,8 @@ def ask(argv: Sequence[str]) -> int | None:
     if signals:
         return 128 + signals[0]
     if answer == _STARTED:
+        with contextlib.suppress(OSError):  # said where the job spoke
+            logs.setup(parser().parse_args(argv).log, "a")
         log.error("the job ended without an exit code (killed, or out of memory?)")
         return 1
     if answer != _REFUSED and path.exists():  # a server that ends in order removes its socket

@@ -56,12 +56,12 @@ class Run:
 def run(study):
     """A run of the toy study, begun."""
     run = Run(study)
-    run.stats(pretrain=2, finetune=16)
+    run.stats(pretrain=2, intermediate=4, finetune=16)
     return run
 
 
 def test_it_begins_with_what_there_is_to_do(run):
-    assert run.shown == ["toy: 18 jobs to do (2 pretrain, 16 finetune), 0 of 22 runs are done"]
+    assert run.shown == ["toy: 22 jobs to do (2 pretrain, 4 intermediate, 16 finetune), 0 of 22 runs are done"]
 
 
 def test_a_finished_job_is_one_line_with_its_score(study, run):
@@ -71,7 +71,7 @@ def test_a_finished_job_is_one_line_with_its_score(study, run):
         run.start(job)
         run.finish(job)
     pretrain, intermediate, finetune = run.shown[1:]
-    assert pretrain == f"[ 1/18] {jobs(study, 'pretrain')[0].name}: loss 0.5, took 0:00:00"
+    assert pretrain == f"[ 1/22] {jobs(study, 'pretrain')[0].name}: loss 0.5, took 0:00:00"
     assert ": accuracy 50.0%, took" in intermediate
     assert ": mIoU 52.4%, took" in finetune
 
@@ -89,7 +89,7 @@ def test_what_is_not_a_run_is_shown_with_its_last_message(run):
     run.tell("job_info", jobid=7, rule_name="analyze", wildcards=None, log=["logs/toy/analyze.log"])
     write_log(Path("logs/toy/analyze.log"), "INFO reading", "INFO 3 of 3 runs of toy have results; see results/toy")
     run.tell("job_finished", job_id=7)
-    assert run.shown[1] == "[ 1/18] analyze: 3 of 3 runs of toy have results; see results/toy, took 0:00:00"
+    assert run.shown[1] == "[ 1/22] analyze: 3 of 3 runs of toy have results; see results/toy, took 0:00:00"
 
 
 def test_a_failed_job_is_shown_once_with_its_error_and_log(study, run):
@@ -168,6 +168,28 @@ def test_the_time_left_is_of_the_whole_study(study):
     before, after = run.shown
     assert before.endswith(f"more than {duration(sum(seconds.values()))} left")
     assert after.endswith(f"more than {duration(later)} left")
+
+
+def test_runs_that_snakemake_is_not_asked_for_take_no_time(study):
+    for store in study.stores:
+        write_store(store)
+    job = jobs(study, "pretrain")[0]
+    begin(job, seconds_left=100.0)
+    run = Run(study, local=False)
+    run.stats(partial=1)
+    run.tell("job_info", jobid=7, rule_name="partial", wildcards=None, log=["logs/toy/partial.log"])
+    run.tell("job_finished", job_id=7)
+    assert run.shown[-1] == "[1/1] partial: took 0:00:00"
+
+
+def test_a_job_that_succeeds_at_a_second_attempt_has_not_failed(study, run):
+    fill(study)
+    job = jobs(study, "finetune")[0]
+    run.start(job)
+    run.fail(job)
+    run.start(job)
+    run.finish(job)
+    assert "1 failed" not in str(run.view._picture().renderables[0])
 
 
 def test_a_warning_in_a_log_is_shown_once(study, run):

@@ -1,14 +1,22 @@
 """The real Snakemake on a toy study: what is run once, what is run again, and what is not."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from random import Random
 
 import pytest
+import yaml
 from checkout import TOY, Workflow, altered
 
 from viny.config import load
@@ -347,3 +355,42 @@ def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     assert "Traceback" not in said
     assert len(list(toy.work.glob("results/broken/finetune/pretrain=0/*/*/*/metrics.json"))) == 1
     assert not list(toy.work.glob("results/broken/finetune/pretrain=24/**/metrics.json"))
+
+
+def interrupted(command, environment, signalled):
+    """What a terminal of 80 columns shows of a command that is stopped with Ctrl-C once `signalled` is shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**environment, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said, stopped = b"", False
+    with contextlib.suppress(OSError):  # the other end was closed
+        while part := os.read(ours, 65536):
+            said += part
+            if signalled in said and not stopped:
+                stopped = True
+                os.killpg(process.pid, signal.SIGINT)
+    os.close(ours)
+    return process.wait(), said.decode()
+
+
+def test_in_a_terminal_what_runs_is_drawn_and_ctrl_c_leaves_it_in_order(toy):
+    path = toy.work / "long.yaml"
+    path.write_text(yaml.safe_dump(altered(study="long", finetune__epochs=100_000, finetune__milestones=[])))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", toy.checkout / "Snakefile", "--directory", toy.work]
+    code, said = interrupted([*command, "--cores", "2", "--configfile", path], toy.environment, b"images/s")
+    assert code == 1
+    assert "long: 6 jobs to do" in said
+    assert "of 6 jobs done" in said
+    assert "stopped: " in said
+    assert "stopped with" in said
+    assert "failed" not in said
+    assert "Traceback" not in said
+    assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l") > 0  # the cursor is shown again

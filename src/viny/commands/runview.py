@@ -9,6 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ class RunView(logging.Handler):
             kinds = ", ".join(f"{number:,} {rule}" for rule, number in counts.items())
             done = f", {runs - len(self._waiting):,} of {plural(runs, 'run')} are done" if self._waiting else ""
             self._say(f"{self._study.name}: {plural(self._total, 'job')} to do ({kinds}){done}")
+            self._waiting = {name: job for name, job in self._waiting.items() if job.stage in counts}
             threading.Thread(target=self._follow, daemon=True).start()
 
     def _job_info(self, record: Any) -> None:
@@ -146,10 +148,12 @@ class RunView(logging.Handler):
         started = self._started.pop(record.job_id, None)
         if not started:
             return
-        job, log = self._waiting.pop(started.name, None), JobLog.read(started.log)
+        job, log = self._study.jobs.get(started.name), JobLog.read(started.log)
+        self._waiting.pop(started.name, None)
         if job:
             self._finished.add(job.metrics)
         self._done += 1
+        self._failed.discard(started.name)  # at an earlier attempt
         outcome = self._score(job) if job else log.last.removeprefix(f"{started.name}: ")
         left = "" if self._drawing else self._left()
         said = [outcome, f"took {span(time.monotonic() - started.since)}", left]
@@ -187,7 +191,7 @@ class RunView(logging.Handler):
                 )
                 self._drawing.start()
         while not self._over.wait(1.0):
-            with self._mutex:
+            with self._mutex, suppress(Exception):  # a run matters more than what can be drawn of it
                 now = time.monotonic()
                 if self._drawing:
                     self._drawing.update(self._picture(), refresh=True)
