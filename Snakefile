@@ -34,7 +34,11 @@ rule all:
 
 
 onstart:
-    if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
+    cluster = workflow.executor_plugin.name == "slurm"
+    if workflow.is_main_process and not cluster:
+        for sentence in advice(STUDY.config):
+            logs.log.warning(sentence)
+    if workflow.is_main_process and cluster:
         from viny.drivers import check_cluster
 
         try:
@@ -45,13 +49,17 @@ onstart:
 
 onerror:
     if workflow.is_main_process:
-        from viny.commands.status import say_failures
+        from viny.commands.status import say_end
 
-        say_failures(STUDY)
+        if VIEW:
+            VIEW.close()
+        say_end(STUDY)
 
 
 # The states of finished runs have served: they are kept until Snakemake has accepted all results.
 onsuccess:
     prune_states(FOLDER / ".state")
+    if VIEW:
+        VIEW.close()
     if (FOLDER / "overview.html").exists():
         print(f"All results on one page: {FOLDER}/overview.html", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The command `viny` as a shell meets it: help, mistakes, studies of several files, terminals of all kinds."""
 
+import importlib
 import json
 import os
 import pty
@@ -60,15 +61,28 @@ def test_an_unknown_command_is_named_with_a_near_one(capsys):
     assert "there is no command 'statsu' (did you mean `status`?)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["plan", "status", "verify", "import"])
-def test_every_command_explains_itself(name, capsys):
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_itself_with_an_example(name, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: viny {name}")
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: viny {name}")
+    assert f"\n  viny {name}" in said[said.index("example") :]
+    assert max(map(len, said.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["plan", "status", "verify"])
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_examples_of_the_help_are_command_lines(name):
+    module = importlib.import_module(cli.COMMANDS[name].partition(":")[0])
+    parser = module.parser()
+    examples = [line.split()[2:] for line in parser.epilog.splitlines() if line.startswith(f"  viny {name}")]
+    assert examples
+    for example in examples:
+        parser.parse_args(example)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
 def test_a_flag_that_is_none_is_wrong_usage(name, here, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--configfle", "base.yaml"])
@@ -97,6 +111,126 @@ def test_settings_are_laid_over_the_files(here, capsys):
     assert names(capsys) == {"finetune/pretrain=0/intermediate=none/downstream=32/seed=5"}
 
 
+def recorded(folder: Path, **settings: object) -> None:
+    """A folder of results, as far as it names a study."""
+    folder.mkdir(parents=True)
+    (folder / "study.json").write_text(json.dumps(STUDY | settings))
+
+
+def test_a_study_is_named_by_its_file_or_by_its_results(here, capsys):
+    recorded(here / "results" / "layered")
+    for words in (["base.yaml"], ["results/layered"], ["results/layered/"], ["--configfile", "base.yaml"]):
+        assert cli.main(["status", "--json", *words]) == 3
+        document = json.loads(capsys.readouterr().out)
+        assert (document["study"], document["folder"]) == ("layered", "results/layered")
+
+
+def test_results_are_found_from_any_folder(here, capsys, monkeypatch):
+    recorded(here / "work" / "results" / "layered")
+    assert cli.main(["status", "--json", "work/results/layered"]) == 3
+    assert json.loads(capsys.readouterr().out)["folder"] == "results/layered"
+    assert Path.cwd() == here / "work"
+    monkeypatch.chdir(here / "work" / "results")
+    assert cli.main(["status", "--json", "layered"]) == 3
+    assert Path.cwd() == here / "work"
+
+
+def test_results_that_were_copied_elsewhere_are_read_there(here, capsys):
+    recorded(here / "copies" / "layered")
+    assert cli.main(["status", "--json", "copies/layered"]) == 3
+    assert json.loads(capsys.readouterr().out)["folder"] == str(here / "copies" / "layered")
+
+
+def test_a_folder_that_holds_no_study_is_named(here, capsys):
+    (here / "empty").mkdir()
+    recorded(here / "results" / "renamed")
+    assert cli.main(["status", "empty"]) == 1
+    assert cli.main(["status", "results/renamed"]) == 1
+    said = capsys.readouterr().err
+    assert "empty is no folder of a study's results: it has no study.json; name the study file" in said
+    assert "results/renamed holds results of the study layered" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", "base.yaml", "--configfile", "base.yaml"],
+        ["scores", "base.yaml", "--published"],
+        ["scores", "cells.csv", "--config", "study=x"],
+        ["ask", "--published", "--miou", "60", "--prices", "labels=1"],
+        ["analyze", "--published"],
+    ],
+)
+def test_a_contradiction_or_something_left_out_is_wrong_usage(words, here, capsys):
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.count("viny: error: ") == 1
+
+
+def test_exit_codes_mean_the_same_everywhere(here, capsys):
+    assert cli.main(["plan", "base.yaml"]) == 1  # no images: it cannot be run
+    assert cli.main(["status", "base.yaml"]) == 3
+    assert cli.main(["verify", "base.yaml"]) == 0
+    assert cli.main(["verify", "base.yaml", "--complete"]) == 3
+    assert cli.main(["scores", "base.yaml"]) == 0
+    assert cli.main(["scores", "none.yaml"]) == 1
+    assert cli.main(["ask", "base.yaml", "--miou", "50"]) == 1
+    assert cli.main(["forecast", "base.yaml"]) == 1
+    assert cli.main(["inspect", "base.yaml"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["plan", "base.yaml"], {"study", "lines", "elapsed_seconds", "disk_bytes", "missing"}),
+        (["plan", "base.yaml", "--detect", "2"], {"study", "points", "run_sd", "seeds_needed"}),
+        (["status", "base.yaml"], {"study", "folder", "counts", "seconds_left", "jobs"}),
+        (["verify", "base.yaml"], {"study", "results", "missing", "outdated", "problems", "undeclared"}),
+        (["scores", "base.yaml"], {"study", "cells"}),
+        (["scores", "--published"], {"study", "cells"}),
+        (
+            ["ask", "--published", "--miou", "60", "--budget", "2000", "--prices", "label=1"],
+            {"study", "goal", "budget"},
+        ),
+        (["forecast", "--published", "--labels", "8000"], {"study", "forecasts", "sealed"}),
+    ],
+)
+def test_what_is_reported_is_also_there_as_json(words, keys, here, capsys):
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    cli.main([*words, "--json"])
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line, parse_constant=refuse).keys() >= keys
+
+
+def completions(line: str) -> set[str]:
+    """What a shell offers at the end of a command line."""
+    environment = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    environment |= {"_ARGCOMPLETE_STDOUT_FILENAME": "offered", "COMP_TYPE": "9", "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    assert run("unused", **environment).stderr == b""
+    return {word.strip() for word in Path("offered").read_text().split("\n")}
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("viny st", {"status"}),
+        ("viny scores --sp", {"--spread"}),
+        ("viny scores --metric ", {"miou", "accuracy"}),
+        ("viny status ba", {"base.yaml"}),
+    ],
+)
+def test_the_shell_completes(line, offered, here):
+    assert completions(line) >= offered
+
+
+def test_the_shell_completes_names_of_jobs(here):
+    (here / "config.yaml").write_text((here / "base.yaml").read_text())
+    offered = completions("viny run finetune/pretrain=0/intermediate=none/downstream=25")
+    assert offered == {"finetune/pretrain=0/intermediate=none/downstream=250/seed=1"}
+
+
 def test_files_are_relative_to_the_caller_and_results_to_the_directory(here, capsys):
     (here / "work").mkdir()
     assert cli.main(["status", "--json", "--configfile", "base.yaml", "--directory", "work"]) == 3
@@ -105,7 +239,7 @@ def test_files_are_relative_to_the_caller_and_results_to_the_directory(here, cap
 
 
 def test_a_directory_that_is_not_there_is_one_message(here, capsys):
-    assert cli.main(["verify", "--configfile", "base.yaml", "--directory", "elsewhere"]) == 1
+    assert cli.main(["verify", "--configfile", "base.yaml", "--directory", "elsewhere"]) == 2
     assert capsys.readouterr().err == "viny: error: --directory elsewhere: there is no such folder\n"
 
 
@@ -119,7 +253,7 @@ def test_a_missing_config_is_one_message(name, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("setting", ["seeds", "=3", "grid: {", "grid.seeds=[01]", "finetune.epochs=x"])
 def test_a_wrong_setting_is_one_message(setting, here, capsys):
-    assert cli.main(["status", "--configfile", "base.yaml", "--config", setting]) == 1
+    assert cli.main(["status", "--configfile", "base.yaml", "--config", setting]) == (1 if setting[-1] == "x" else 2)
     said = capsys.readouterr().err
     assert said.startswith("viny: error: ")
     assert "Traceback" not in said

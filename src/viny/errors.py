@@ -15,6 +15,12 @@ class VinyError(Exception):
     exit_code = 1
 
 
+class UsageError(VinyError):
+    """A command line that contradicts itself or names what is not there."""
+
+    exit_code = 2
+
+
 class FinalError(VinyError):
     """A `VinyError` that trying the same again cannot get around: a setting is wrong, or training diverges."""
 

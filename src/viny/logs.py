@@ -1,4 +1,4 @@
-"""What a command says while it works: to the terminal in short, to its log file with times and levels."""
+"""What a command says while it works: to the terminal in short, or to its log file with times and levels."""
 
 import contextlib
 import logging
@@ -6,23 +6,16 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 log = logging.getLogger("viny")
 
 
-def setup(path: Path | None = None) -> None:
-    """Send messages to standard error and, with times, to the file `path` (started afresh)."""
+def setup(path: Path | None = None, mode: str = "w") -> None:
+    """Send messages to standard error or, with times, to the file `path`: started afresh, or carried on (mode `a`)."""
     # A terminal that has gone away or a full disk must not end a training run.
     logging.raiseExceptions = False
-    terminal = logging.StreamHandler(sys.stderr)
-    terminal.setFormatter(_Terminal())
-    handlers: list[logging.Handler] = [terminal]
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        handlers.append(file)
-    log.handlers[:] = handlers
+    log.handlers[:] = [_File(path, mode) if path else _Terminal()]
     log.setLevel(logging.INFO)
     log.propagate = False
 
@@ -67,7 +60,7 @@ class Progress:
         if now - self._last >= self.every and self.done < self.total:
             self._last = now
             left = duration(self.remaining) if self.rate else "?"
-            self._say(f"{self.done / self.total:4.0%} · {self.rate:,.0f} {self.unit}/s · {left} left", note)
+            self._say(f"{self.done / self.total:4.0%}, {self.rate:,.0f} {self.unit}/s, {left} left", note)
 
     def finish(self, note: str = "") -> None:
         """Say the last line."""
@@ -75,16 +68,31 @@ class Progress:
         self._say(f"done, {self.done:,} {self.unit} in {took} ({self.rate:,.0f}/s)", note)
 
     def _say(self, text: str, note: str) -> None:
-        log.info("%s", f"{self.label}: {text}{f' · {note}' if note else ''}")
+        log.info("%s", f"{self.label}: {text}{f', {note}' if note else ''}")
 
 
-class _Terminal(logging.Formatter):
+class _Terminal(logging.StreamHandler[TextIO]):
     """Plain messages; warnings and errors say what they are. Tracebacks only where nobody expected the error."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
 
     def format(self, record: logging.LogRecord) -> str:
         level = {logging.WARNING: "warning: ", logging.ERROR: "error: "}.get(record.levelno, "")
         text = f"viny: {level}{record.getMessage()}" if level else record.getMessage()
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else text
+
+
+class _File(logging.FileHandler):
+    """Messages with times and levels; those that the disk does not take go to the terminal."""
+
+    def __init__(self, path: Path, mode: str):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        super().__init__(path, mode, encoding="utf-8", errors="backslashreplace")
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _Terminal().handle(record)
 
 
 with contextlib.suppress(AttributeError):  # standard error may be closed or replaced by something odd

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from viny import logs
+from viny.commands.parser import Parser, job_names, positive
 from viny.logs import log
 from viny.processes import Writer, inherited, stop_signals
 
@@ -31,11 +33,29 @@ DRIVER = "VINY_DRIVER"
 _ASK, _STARTED, _REFUSED = b"?", b"+", b"-"  # a request and the first answer; after `started` comes the exit code
 
 Command = Callable[[Sequence[str]], int]
+EXIT_CODES = (
+    "exit codes: 0 finished; 1 failed, trying again may help; 2 wrong usage; 4 failed for good (a setting is wrong, or "
+    "the loss is not finite); 128 + n stopped by signal n with its state saved"
+)
 
 
 def driver_id() -> str:
     """The value of VINY_DRIVER for jobs that this process drives."""
     return json.dumps(list(vars(Writer.current()).values()))
+
+
+def parser() -> Parser:
+    """The command line of `viny run`."""
+    text = "Run one job of a study, of any stage, or decode one of its stores; this is what Snakemake runs."
+    example = "finetune/pretrain=0/intermediate=none/downstream=72/seed=1 mine.yaml"
+    made = Parser("run", text, example, codes=EXIT_CODES)
+    named = made.add_argument("name", metavar="NAME", help="a job or a store of the study, as `viny status` names it")
+    named.completer = job_names  # type: ignore[attr-defined]
+    made.add_study()
+    made.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
+    made.add_argument("--save-every", type=float, default=60.0, metavar="S", help="seconds between saved states")
+    made.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, with times")
+    return made
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,6 +97,8 @@ def ask(argv: Sequence[str]) -> int | None:
     if signals:
         return 128 + signals[0]
     if answer == _STARTED:
+        with contextlib.suppress(OSError):  # said where the job spoke
+            logs.setup(parser().parse_args(argv).log, "a")
         log.error("the job ended without an exit code (killed, or out of memory?)")
         return 1
     if answer != _REFUSED and path.exists():  # a server that ends in order removes its socket

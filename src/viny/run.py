@@ -8,7 +8,6 @@ and `examples.npz` where there are pictures to show. Killed at any instant and s
 with the same bits.
 """
 
-import argparse
 import contextlib
 import json
 import math
@@ -16,13 +15,12 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from viny import encoders, logs, tasks
-from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.study import study_of
 from viny.config.sections import Compute, Training
 from viny.datasets.build import build, locked
 from viny.datasets.leaks import refuse as refuse_leaks
@@ -32,6 +30,7 @@ from viny.errors import FinalError, VinyError, command, did_you_mean
 from viny.files import file_sha256
 from viny.grid import PROCEDURAL, Job, StoreSpec
 from viny.logs import log
+from viny.preload import parser
 from viny.processes import age
 from viny.result import read_result, record, utc_now
 from viny.tasks.base import Context
@@ -41,11 +40,6 @@ from viny.training.loop import Interrupted, Position, train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
 from viny.training.update import Execution
-
-EXIT_CODES = (
-    "exit codes: 0 finished; 1 failed, trying again may help; 2 wrong usage; 4 failed for good (a setting is wrong, or "
-    "the loss is not finite); 128 + n stopped by signal n with its state saved"
-)
 
 
 def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:
@@ -237,20 +231,10 @@ def make_store(spec: StoreSpec, download: bool = False, workers: int | None = No
     build(spec, download, workers)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="viny run", description=(__doc__ or "").split("\n")[0], epilog=EXIT_CODES)
-    parser.add_argument("name", metavar="NAME", help="a job or a store of the study")
-    add_study_flags(parser)
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
-    parser.add_argument("--save-every", type=float, default=60.0, metavar="S", help="seconds between saved states")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="repeat all messages in this file, with times")
-    return parser
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; see the head of this module."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     logs.setup(args.log)
     try:
         study = study_of(args)

@@ -118,8 +118,8 @@ def test_a_study_by_its_file(tmp_path, monkeypatch):
 
 def test_mistakes_in_the_command_line(tmp_path):
     published.published_cells().to_csv(tmp_path / "cells.csv", index=False)
-    assert main([str(tmp_path / "cells.csv")]) == 1
-    assert main([str(tmp_path / "cells.csv"), "--published", "--output", str(tmp_path)]) == 1
+    assert main([str(tmp_path / "cells.csv")]) == 2
+    assert main([str(tmp_path / "cells.csv"), "--published", "--output", str(tmp_path)]) == 2
     assert main([str(tmp_path / "nothing.csv"), "--output", str(tmp_path)]) == 1
 
 

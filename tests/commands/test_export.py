@@ -127,4 +127,4 @@ def test_a_folder_that_is_no_run_says_so(trained, tmp_path, capsys):
             job_at(folder)
     pytest.importorskip("tensorboard")
     assert cli.main(["export", "tensorboard", str(tmp_path), "--output", "out"]) == 1
-    assert "holds no study.json; name a study file, or the folder of a study's results" in capsys.readouterr().err
+    assert "is no folder of a study's results: it has no study.json; name the study file" in capsys.readouterr().err

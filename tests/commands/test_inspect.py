@@ -36,7 +36,7 @@ def report(tmp_path, capsys):
         full = config | {"data": {"root": str(tmp_path), "store_pixels": 20, "sets": SETS, **data}}
         (tmp_path / "config.yaml").write_text(json.dumps(full))
         assert cli.main(["inspect", "--json", "--workers", "1"]) == code
-        return {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+        return {each["name"]: each for each in json.loads(capsys.readouterr().out)["sets"]}
 
     return make
 
@@ -128,5 +128,5 @@ def test_generated_sets_are_made_first(tmp_path, capsys):
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))
     assert cli.main(["inspect", "--json", "--workers", "1"]) == 0
-    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    found = {each["name"]: each for each in json.loads(capsys.readouterr().out)["sets"]}
     assert [each["name"] for each in found["pets"]["classes"]] == ["foreground", "background", "border"]

@@ -143,14 +143,41 @@ def test_an_error_of_an_attempt_before_the_result_says_nothing(done):
     assert state_of(done, job).state == "done"
 
 
-def test_of_many_jobs_the_failed_ones_are_said(study, caplog):
+def test_at_the_end_the_failed_jobs_are_named_with_their_logs(study, caplog):
     for job in jobs(study, "finetune")[:2]:
         write_log(job.log, f"ERROR {job.name}: the loss is nan")
-    status.say_failures(study)
+    status.say_end(study)
     one, other = jobs(study, "finetune")[:2]
-    assert caplog.messages == [
-        f"failed:\n  {one.name}: the loss is nan ({one.log})\n  {other.name}: the loss is nan ({other.log})"
-    ]
+    [said] = caplog.messages
+    assert said.startswith("2 jobs failed, 0 of 22 runs done")
+    assert said.splitlines()[1:] == [f"  {one.name} ({one.log})", f"  {other.name} ({other.log})"]
+
+
+def test_at_the_end_of_a_run_that_was_stopped_what_is_done_is_said(done, caplog):
+    remove(jobs(done, "finetune")[0])
+    with caplog.at_level("INFO", "viny"):
+        status.say_end(done)
+    assert caplog.messages == ["stopped with 21 of 22 runs done; the same command carries on"]
+
+
+@pytest.mark.parametrize("height", [12, 24, 50])
+def test_on_a_screen_of_any_height_what_failed_and_runs_is_seen_first(study, height, monkeypatch):
+    """More jobs than lines, each with something else to say; what does not fit is counted."""
+    failing, running = jobs(study, "finetune")[:12], [*jobs(study, "pretrain"), *jobs(study, "finetune")[12:]]
+    for number, job in enumerate(failing):
+        write_log(job.log, f"ERROR reason {number}")
+    for number, job in enumerate(running):
+        begin(job, seconds_left=100.0 * number)
+    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=True, color_system=None)
+    monkeypatch.setattr(statusview.terminal, "console", lambda: console)
+    with statusview.screen(True) as show:
+        show(status.look(study))
+        drawn = [line.rstrip() for line in console.file.getvalue().splitlines()][:height]
+    assert "toy: 0 of 22 runs done" in drawn[0]
+    assert "failed" in drawn
+    assert "    reason 0" in drawn
+    assert "running" in drawn
+    assert f"  {running[0].name}" in drawn
 
 
 def test_a_run_that_starts_again_after_a_failure_is_running(study):

@@ -6,7 +6,7 @@ import pytest
 
 from viny import run as viny_run
 from viny.datasets.store import Store
-from viny.run import EXIT_CODES
+from viny.preload import EXIT_CODES
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def test_a_job_runs_by_its_name_and_is_logged_with_times(jobs, capsys):
     log = jobs.folder / "logs" / "x.log"
     assert viny_run.main([*jobs.arguments("finetune"), "--log", str(log)]) == 0
     assert jobs.job("finetune").metrics.exists()
-    said, logged = capsys.readouterr().err.splitlines(), log.read_text().splitlines()
-    assert [line.split(" INFO ")[1] for line in logged] == said
+    assert capsys.readouterr().err == ""
+    assert all(" INFO finetune/pretrain=0/" in line for line in log.read_text().splitlines())
 
 
 def test_settings_on_the_command_line_are_laid_over_the_file(jobs):

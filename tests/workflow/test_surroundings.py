@@ -91,6 +91,7 @@ def test_the_workflow_is_used_from_another_one(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert decoded(tmp_path) == 1
+    assert "Finished jobid" in done.stderr  # the output of the other workflow stays Snakemake's
 
 
 def test_a_rule_of_another_workflow_uses_the_results_of_a_study_in_its_own_config(tmp_path):

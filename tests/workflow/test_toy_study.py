@@ -1,13 +1,22 @@
 """The real Snakemake on a toy study: what is run once, what is run again, and what is not."""
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from random import Random
 
 import pytest
+import yaml
 from checkout import TOY, Workflow, altered
 
 from viny.config import load
@@ -96,6 +105,37 @@ def test_a_second_run_does_nothing(toy):
     done = toy.run(config=TOY)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_what_is_shown_of_a_run_is_short_and_names_the_page(toy):
+    shown = toy.first.stderr.splitlines()
+    assert shown[1].startswith("toy: 9 jobs to do (3 decode, ")
+    assert [line.split("]")[0] for line in shown if line.startswith("[")] == [f"[{n}/9" for n in range(1, 10)]
+    assert "All results on one page: results/toy/overview.html" in shown
+    assert len(shown) <= 16
+    assert max(map(len, shown)) < 200
+    assert toy.first.stdout == ""
+
+
+def test_snakemakes_own_output_comes_back_with_a_flag(toy):
+    with gone(toy.work / "results" / "toy" / "overview.html"):
+        done = toy.run("--printshellcmds", "--dry-run", config=TOY)
+    assert "rule analyze:" in done.stdout + done.stderr
+
+
+def test_a_dry_run_counts_jobs_by_rule_and_lists_no_inputs(toy):
+    done = toy.run("--dry-run", config=altered(grid__seeds=[1, 2]))
+    said = done.stdout + done.stderr
+    assert len(said.splitlines()) < 25
+    assert "finetune " in said
+    assert "metrics.json" not in said
+
+
+def test_a_mistake_in_the_study_file_is_said_once(toy):
+    done = toy.run(config=altered(finetune__epocs=3))
+    assert done.returncode == 1
+    assert done.stderr.count("finetune.epocs: unknown key") == 1
+    assert len(done.stderr.splitlines()) < 6
 
 
 PLANS = {
@@ -305,8 +345,52 @@ def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     done = toy.run(config=config)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "where the data set imagenet is expected" in said
+    assert said.count("where the data set imagenet is expected") == 1
     assert "nowhere" in said
+    [log] = re.findall("  log: (logs/stores/imagenet-.*)", said)
+    assert (toy.work / log).exists()
+    assert "1 job failed, 1 of 3 runs done; once that is mended, the same command carries on:\n" in said
+    assert said.count(log) == 2  # where it fails, and at the end
+    assert "CalledProcessError" not in said
     assert "Traceback" not in said
     assert len(list(toy.work.glob("results/broken/finetune/pretrain=0/*/*/*/metrics.json"))) == 1
     assert not list(toy.work.glob("results/broken/finetune/pretrain=24/**/metrics.json"))
+
+
+def interrupted(command, environment, signalled):
+    """What a terminal of 80 columns shows of a command that is stopped with Ctrl-C once `signalled` is shown."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**environment, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    said, stopped = b"", False
+    with contextlib.suppress(OSError):  # the other end was closed
+        while part := os.read(ours, 65536):
+            said += part
+            if signalled in said and not stopped:
+                stopped = True
+                os.killpg(process.pid, signal.SIGINT)
+    os.close(ours)
+    return process.wait(), said.decode()
+
+
+def test_in_a_terminal_what_runs_is_drawn_and_ctrl_c_leaves_it_in_order(toy):
+    path = toy.work / "long.yaml"
+    path.write_text(yaml.safe_dump(altered(study="long", finetune__epochs=100_000, finetune__milestones=[])))
+    command = [sys.executable, "-m", "snakemake", "--snakefile", toy.checkout / "Snakefile", "--directory", toy.work]
+    code, said = interrupted([*command, "--cores", "2", "--configfile", path], toy.environment, b"images/s")
+    assert code == 1
+    assert "long: 6 jobs to do" in said
+    assert "of 6 jobs done" in said
+    assert "stopped: " in said
+    assert "stopped with" in said
+    assert "failed" not in said
+    assert "Traceback" not in said
+    assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l") > 0  # the cursor is shown again

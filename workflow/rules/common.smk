@@ -18,6 +18,8 @@ if set("{}") & set(SOURCE):
 from snakemake.settings.types import RerunTrigger
 
 from viny import logs
+from viny.advice import advice
+from viny.commands.runview import attach
 from viny.config import load, yamlfile
 from viny.drivers import register
 from viny.errors import VinyError
@@ -43,6 +45,10 @@ try:
             prune_states(STUDY.folder / ".state")
 except VinyError as error:
     sys.exit(f"The study cannot be run:\n  {error}")
+
+# A workflow that this one is a module of keeps the output that it has.
+SHOWN = SURVEY is not None and os.path.normpath(f"{workflow.basedir}/src") == SOURCE
+VIEW = attach(workflow, STUDY, SURVEY.pending) if SHOWN else None
 
 FOLDER = STUDY.folder
 # The study as it is run: what every command is given.

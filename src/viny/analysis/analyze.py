@@ -10,7 +10,6 @@
 | page | overview.html, with the pictures that are in figures/ |
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from viny.errors import VinyError, command, did_you_mean
+from viny.commands.parser import Parser
+from viny.errors import UsageError, command, did_you_mean
 from viny.logs import log, setup
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: 
         note: a word on the data that figures and page carry. command: what the page says it was made by.
 
     Raises:
-        VinyError: a part has another name.
+        UsageError: a part has another name.
     """
     wanted = set(PARTS) if only is None else only
     for name in sorted(wanted - set(PARTS)):
         near = did_you_mean(name, PARTS)
-        raise VinyError(f"--only {name}: there is no such part{near}; the parts are {', '.join(PARTS)}")
+        raise UsageError(f"--only {name}: there is no such part{near}; the parts are {', '.join(PARTS)}")
 
     from viny.analysis.parts import Parts  # what draws and calculates takes seconds to import
 
@@ -54,27 +54,30 @@ def analyze(tables: "Tables", output: Path, only: set[str] | None = None, note: 
     log.info("%s of %s runs of %s have results; see %s", f"{done:,}", f"{len(tables.cells):,}", tables.name, output)
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Make tables, figures, statistics, verdicts and a page of what is there of a study's results."
+    made = Parser("analyze", text, "mine.yaml", "cells.csv --output analysis --only tables,figures")
+    made.add_study(tables=True)
+    made.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the study's folder)")
+    made.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}")
+    made.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, with times")
+    return made
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    from viny.commands.study import add_tables_flags, tables_of
+    from viny.commands.study import tables_of
 
-    parser = argparse.ArgumentParser(
-        prog="viny analyze",
-        description="Tables, figures, statistics, verdicts and a page from what is there of a study's results.",
-    )
-    add_tables_flags(parser)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write (default: the study's folder)")
-    parser.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}, separated by commas")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write messages to this file, too")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.log:
         setup(args.log)
     only = set(args.only.split(",")) if args.only else None
     tables, note = tables_of(args)
     output = args.output or (tables.folder if tables.settings.get("key") else None)
     if not output:
-        raise VinyError("name the folder to write to with --output FOLDER")
+        raise UsageError("name the folder to write to with --output FOLDER")
     words = sys.argv[2:] if argv is None else argv
     analyze(tables, output, only, note, shlex.join(["viny", "analyze", *words]))
     return 0

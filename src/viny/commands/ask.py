@@ -1,34 +1,36 @@
 """`viny ask`: what a goal takes, or what a budget buys, in a few lines."""
 
-import argparse
 from collections.abc import Sequence
+from typing import Any
 
-from viny.commands.study import above_zero, add_tables_flags, tables_of
+from viny.commands import terminal
+from viny.commands.parser import Parser, above_zero
+from viny.commands.study import tables_of
 from viny.config.sections import Prices
-from viny.errors import VinyError, command
+from viny.errors import UsageError, VinyError, command
 from viny.logs import setup
+
+
+def parser() -> Parser:
+    """The command line."""
+    text = "Say how many labels a goal takes with each encoder and what is cheapest, or what a budget buys."
+    made = Parser("ask", text, "results/mine --miou 60", "mine.yaml --budget 500 --prices label=0.4 device_hour=2.5")
+    made.add_study(tables=True)
+    made.add_argument("--miou", type=above_zero, metavar="PERCENT", help="mIoU to reach (default: the study's `goal`)")
+    made.add_argument(
+        "--budget", type=above_zero, metavar="N", help="what may be spent (default: the study's `budget`)"
+    )
+    made.add_argument(
+        "--prices", nargs="+", default=[], metavar="KEY=N", help="of label, image, device_hour (default: `prices`)"
+    )
+    made.add_json()
+    return made
 
 
 @command
 def main(argv: Sequence[str]) -> int:
     """Print the answer."""
-    text = "The labels that a goal takes with each encoder and what is cheapest, or what a budget buys."
-    parser = argparse.ArgumentParser(prog="viny ask", description=text)
-    add_tables_flags(parser)
-    parser.add_argument(
-        "--miou", type=above_zero, metavar="PERCENT", help="mIoU to reach (default: `goal.miou` of the study)"
-    )
-    parser.add_argument(
-        "--budget", type=above_zero, metavar="N", help="what may be spent (default: `budget` of the study)"
-    )
-    parser.add_argument(
-        "--prices",
-        nargs="+",
-        default=[],
-        metavar="KEY=N",
-        help="label=0.4 image=0.001 device_hour=2.5 (default: `prices`)",
-    )
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     tables, _ = tables_of(args)
     goal, budget = args.miou, args.budget
@@ -36,13 +38,24 @@ def main(argv: Sequence[str]) -> int:
         goal, budget = tables.goal, tables.budget
     prices = _prices(args.prices) or tables.prices
     if goal is None and budget is None:
-        raise VinyError("name a goal with --miou or a sum with --budget, or set `goal` or `budget` in the study file")
+        raise UsageError("name a goal with --miou or a sum with --budget, or set `goal` or `budget` in the study file")
 
     from viny.analysis import buy
 
-    lines = buy.answer(tables.grid, goal, prices, tables.confidence) if goal is not None else []
-    lines += buy.budget_answer(tables.grid, budget, prices, tables.confidence) if budget is not None else []
-    print(*lines, sep="\n")
+    asked: dict[str, Any] = {
+        "goal": (goal, buy.cost_of, buy.answer),
+        "budget": (budget, buy.bought_for, buy.budget_answer),
+    }
+    out, document = terminal.console(), {"study": tables.name}
+    for name, (amount, tabulate, say) in asked.items():
+        if amount is not None:
+            document[name] = tabulate(tables.grid, amount, prices, tables.confidence).to_dict("records")
+            if not document[name]:
+                raise VinyError(buy.NO_LAW)
+            for line in say(tables.grid, amount, prices, tables.confidence) if not args.json else ():
+                out.print(line, soft_wrap=not out.is_terminal)
+    if args.json:
+        terminal.print_json(document)
     return 0
 
 
@@ -54,4 +67,4 @@ def _prices(words: Sequence[str]) -> Prices | None:
         )
     except ValueError:  # also pydantic's
         known = ", ".join(f"{key}=N" for key in Prices.model_fields)
-        raise VinyError(f"--prices {' '.join(words)}: give {known}, or some of them, N at least 0") from None
+        raise UsageError(f"--prices {' '.join(words)}: give {known}, or some of them, N at least 0") from None

@@ -50,27 +50,45 @@ def pace(job: Job) -> str:
     return _pace(job.recorded_settings, job.coordinates)
 
 
-def finished_rates(jobs: Iterable[Job], results: Path, device: str, threads: int) -> dict[str, Rate]:
-    """Rates by pace, as far as results of any study below `results` on the same device tell those of `jobs`."""
-    wanted = {pace(job) for job in jobs}
-    costs: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
-    for path in results.glob("*/[!.]*/**/metrics.json") if wanted else ():
+class Finished:
+    """What finished runs cost, by pace, as far as it tells how long some jobs take.
+
+    Args:
+        device: of which runs count; None for those on any.
+    """
+
+    def __init__(self, jobs: Iterable[Job], device: str | None, threads: int):
+        self._wanted, self._device, self._threads = {pace(job) for job in jobs}, device, threads
+        self._costs: dict[str, list[tuple[Cost, int]]] = defaultdict(list)
+
+    def add(self, path: Path) -> None:
+        """Count the run that wrote this metrics.json, if it is of a wanted pace."""
         with suppress(OSError, LookupError, TypeError, ValueError, AttributeError):  # damaged: `viny verify` says so
             run = json.loads(path.read_bytes())
             found, made = _pace(run["settings"], run["coordinates"]), run["provenance"]
-            alike = made["device"] == "cuda" or made["compute"]["threads"] == threads
-            if found in wanted and made["device_name"] == device and alike:
+            alike = self._device is None or made["device_name"] == self._device
+            alike &= made["device"] == "cuda" or made["compute"]["threads"] == self._threads
+            if found in self._wanted and alike:
                 cost, shown = Cost.model_validate(run["cost"]), Budget.model_validate(run["budget"]).samples_seen
-                costs[found].append((cost.startup_seconds, cost.train_seconds, cost.evaluate_seconds, shown))
-    return {
-        found: Rate(
-            startup=median(startup for startup, *_ in each),
-            image=sum(train for _, train, _, _ in each) / max(sum(shown for *_, shown in each), 1),
-            evaluate=median(evaluate for _, _, evaluate, _ in each),
-            source=plural(len(each), "finished run"),
-        )
-        for found, each in costs.items()
-    }
+                self._costs[found].append((cost, shown))
+
+    def add_all(self, results: Path) -> "Finished":
+        """Count all runs of all studies below `results`."""
+        for path in results.glob("*/[!.]*/**/metrics.json") if self._wanted else ():
+            self.add(path)
+        return self
+
+    def rates(self) -> dict[str, Rate]:
+        """Rates by pace."""
+        return {
+            found: Rate(
+                startup=median(cost.startup_seconds for cost, _ in each),
+                image=sum(cost.train_seconds for cost, _ in each) / max(sum(shown for _, shown in each), 1),
+                evaluate=median(cost.evaluate_seconds for cost, _ in each),
+                source=plural(len(each), "finished run"),
+            )
+            for found, each in self._costs.items()
+        }
 
 
 def seconds_of(jobs: Iterable[Job], rates: Mapping[str, Rate]) -> dict[Job, float]:

@@ -8,7 +8,6 @@
 Curves are `train/...` by update, scores on held-out images `test/...`, named as in metrics.json.
 """
 
-import argparse
 import importlib.util
 import logging
 import os
@@ -21,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from viny.commands.folders import study_at
+from viny.commands.parser import Parser
+from viny.commands.study import study_of
 from viny.commands.terminal import plural
 from viny.errors import VinyError, command
 from viny.files import replacing
@@ -51,12 +51,12 @@ class Run:
     finished: float
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     text = "Write settings, scores and training curves of all finished runs of a study for another tracker."
-    made = argparse.ArgumentParser(prog="viny export", description=text)
+    made = Parser("export", text, "tensorboard results/mine --output runs")
     made.add_argument("tracker", choices=WRITERS, help="format to write")
-    made.add_argument("study", type=Path, metavar="STUDY", help="a study file, or the folder of a study's results")
+    made.add_study()
     made.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
     return made
 
@@ -65,16 +65,17 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Write the files; returns the exit code."""
     args = parser().parse_args(argv)
+    output = args.output.absolute()
     setup()
     if importlib.util.find_spec(args.tracker) is None:
         raise VinyError(f"{args.tracker} is not installed; install it with `pip install {args.tracker}`")
     if args.output.exists() and not (args.output.is_dir() and not any(args.output.iterdir())):
         raise VinyError(f"{args.output} is there already; name a new folder, or remove it")
-    study = study_at(args.study)
+    study = study_of(args)
     runs = list(runs_of(study))
     if not runs:
         raise VinyError(f"{study.folder} holds no finished run of {study.name}; nothing to export")
-    with replacing(args.output) as folder:
+    with replacing(output) as folder:
         folder.mkdir()
         WRITERS[args.tracker](study.name, runs, folder)
     log.info("%s of %s in %s", plural(len(runs), "run"), study.name, args.output)

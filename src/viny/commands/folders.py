@@ -1,4 +1,4 @@
-"""Studies and runs that commands are given as folders of results, wherever these have been moved."""
+"""Runs that commands are given as folders, wherever the results around them have been moved."""
 
 from pathlib import Path
 

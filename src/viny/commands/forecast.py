@@ -1,34 +1,36 @@
 """`viny forecast`: seal what cells without a result will score, before they are run."""
 
-import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
 from viny.commands import terminal
-from viny.commands.study import add_tables_flags, positive, tables_of
+from viny.commands.parser import Parser, positive
+from viny.commands.study import tables_of
 from viny.errors import VinyError, command
 from viny.logs import log, setup
+
+
+def parser() -> Parser:
+    """The command line."""
+    text = (
+        "Forecast what cells without a result will score, with intervals, and seal it in a file with time and "
+        "fingerprint of the cells behind it; the analysis later sets it beside the results."
+    )
+    made = Parser("forecast", text, "mine.yaml", "results/mine --labels 800 1600")
+    made.add_study(tables=True)
+    made.add_argument("--labels", type=positive, nargs="+", default=[], metavar="N", help="forecast these sizes, too")
+    made.add_argument("--pretrain", type=positive, nargs="+", default=[], metavar="N", help="and these")
+    where = "where to seal (default: beside the results; --published: nowhere)"
+    made.add_argument("--output", type=Path, metavar="FOLDER", help=where)
+    made.add_json()
+    return made
 
 
 @command
 def main(argv: Sequence[str]) -> int:
     """Print forecasts and seal them in a file; 1 if the data allow none."""
-    text = (
-        "What the cells without a result will score, with intervals, from those that have one. It is sealed "
-        "in a file, with time and fingerprint of the cells behind it; the analysis later sets it beside the results."
-    )
-    parser = argparse.ArgumentParser(prog="viny forecast", description=text)
-    add_tables_flags(parser)
-    parser.add_argument("--labels", type=positive, nargs="+", default=[], metavar="N", help="forecast these sizes, too")
-    parser.add_argument("--pretrain", type=positive, nargs="+", default=[], metavar="N", help="and these")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="where to seal (default: beside the results; --published: nowhere)",
-    )
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     tables, _ = tables_of(args)
 
@@ -47,16 +49,20 @@ def main(argv: Sequence[str]) -> int:
         )
     if found.empty:
         raise VinyError("every declared cell has a result; name further sizes with --labels or --pretrain")
-    out = terminal.console()
-    table = terminal.table("start", "task", "labels", "forecast", f"{confidence:.0%} interval", "x known", "law")
+    folder, sealed = args.output or tables.folder, None
+    if folder:
+        path, checksum = seal(folder, tables.name, cells, laws, found, confidence)
+        sealed = {"path": str(path), "checksum": checksum}
+    if args.json:
+        terminal.print_json({"study": tables.name, "forecasts": found.to_dict("records"), "sealed": sealed})
+        return 0
+    rows = [["start", "task", "labels", "forecast", f"{confidence:.0%} interval", "x known", "law"]]
     for row in found.itertuples():
         beyond = " (not checked so far)" if row.factor > row.checked_factor else ""
         interval = f"{row.low:.2f} to {row.high:.2f}"
-        where = names.start(row.pretrain), names.task(row.intermediate), f"{row.downstream:,}"
-        table.add_row(*where, f"{row.predicted:.2f}", interval, f"{row.factor:.2g}{beyond}", forecast.FORMULAS[row.law])
-    out.print(table)
-    folder = args.output or tables.folder
-    if folder:
-        path, checksum = seal(folder, tables.name, cells, laws, found, confidence)
-        log.info("sealed in %s, checksum %s", path, checksum)
+        place = names.start(row.pretrain), names.task(row.intermediate), f"{row.downstream:,}"
+        rows.append([*place, f"{row.predicted:.2f}", interval, f"{row.factor:.2g}{beyond}", forecast.FORMULAS[row.law]])
+    terminal.print_table(terminal.console(), rows, left=2)
+    if sealed:
+        log.info("sealed in %s, checksum %s", *sealed.values())
     return 0

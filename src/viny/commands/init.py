@@ -1,6 +1,5 @@
 """`viny init`: a study file for your own folders, with a grid that fits the images there and a small machine."""
 
-import argparse
 import json
 import os
 import re
@@ -16,6 +15,7 @@ import jinja2
 import numpy as np
 
 from viny.commands import terminal
+from viny.commands.parser import Parser
 from viny.commands.terminal import plural
 from viny.config import load
 from viny.config.problems import PUBLISHED
@@ -72,14 +72,19 @@ class Set:
         return count, len(order_for_training(listing, candidates[:count], 0))
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Write a study file for folders or archives of images: with masks, with classes, or images alone."
+    made = Parser("init", text, "kelp", "kelp drone --output kelp.yaml")
+    made.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="one of them must have masks")
+    made.add_argument("--output", type=Path, metavar="FILE", help="the study file (default: FOLDER.yaml, here)")
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Write a study file and say what to do next."""
-    text = "Write a study file for folders (or archives) of images: with masks, with classes, or images alone."
-    parser = argparse.ArgumentParser(prog="viny init", description=text)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="one of them must have masks")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the study file (default: FOLDER.yaml, here)")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     say = partial(terminal.console().print, soft_wrap=True)
     paths = [Path(os.path.normpath(folder.expanduser().absolute())) for folder in args.folders]

@@ -1,7 +1,5 @@
 """`viny inspect`: what is in the data sets of a study, before anything is trained."""
 
-import argparse
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +13,8 @@ from rich.text import Text
 
 from viny.commands import contactsheet, terminal
 from viny.commands.contactsheet import Tile
-from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands.parser import Parser, positive
+from viny.commands.study import study_of
 from viny.commands.terminal import plural, table
 from viny.datasets.build import order_for_testing, order_for_training
 from viny.datasets.layouts import list_images
@@ -240,22 +239,27 @@ def inspect(study: Study, output: Path, workers: int | None = None) -> list[Repo
     return [each.report for each in found.values()]
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Say what is in the data sets of a study before anything is trained, and draw contact sheets."
+    made = Parser("inspect", text, "mine.yaml", codes="exit codes: 0 done, 1 something would stop a run, 2 wrong usage")
+    made.add_study()
+    made.add_argument("--output", type=Path, metavar="FOLDER", help="where the contact sheets go (default: results)")
+    made.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Print what was found; 1 if something would stop a run."""
-    text = "What is in the data sets of a study, before anything is trained: exit code 1 if something would stop a run."
-    parser = argparse.ArgumentParser(prog="viny inspect", description=text)
-    add_study_flags(parser)
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where the contact sheets go (default: results)")
-    parser.add_argument("--workers", type=positive, metavar="N", help="processes that decode (default: one per core)")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     output = args.output and args.output.absolute()  # relative to the caller, not to --directory
     study = study_of(args)
     reports = inspect(study, output or study.folder / "inspect", args.workers)
     if args.json:
-        print(json.dumps([asdict(report) for report in reports]))
+        terminal.print_json({"study": study.name, "sets": [asdict(report) for report in reports]})
     else:
         for report in reports:
             _show(report, terminal.console())

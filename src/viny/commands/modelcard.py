@@ -3,7 +3,6 @@
 Everything in it is read from the results of the run, of the runs that it starts from, and of the study around it.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors import safe_open
 
 from viny import api
 from viny.commands.folders import job_at
+from viny.commands.parser import Parser
 from viny.config.sections import SETS
 from viny.errors import VinyError, command
 from viny.files import write_text
@@ -59,10 +59,10 @@ class Score:
         return f"{mean(self.seeds):.3g} ± {stdev(self.seeds):.2g} (n = {n})" if n > 1 else "one seed"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     text = "Write the card of the model in a run's folder: data, training, scores with their errors, how to load it."
-    made = argparse.ArgumentParser(prog="viny model-card", description=text)
+    made = Parser("model-card", text, "results/demo/pretrain/pretrain=4096/seed=1")
     made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a run, within the results of its study")
     made.add_argument("--output", type=Path, metavar="FILE", help=f"new file to write (default: FOLDER/{NAME})")
     return made

@@ -1,7 +1,5 @@
 """`viny plan`: what a run would do, how long it would take and how much disk it needs."""
 
-import argparse
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +7,11 @@ from dataclasses import asdict, dataclass
 from rich.filesize import decimal
 from rich.text import Text
 
+from viny.advice import advice
 from viny.commands import estimates, terminal
 from viny.commands.estimates import Rate, pace
-from viny.commands.study import above_zero, add_study_flags, positive, study_of
+from viny.commands.parser import Parser, above_zero, positive
+from viny.commands.study import study_of
 from viny.commands.terminal import plural, span
 from viny.errors import command
 from viny.grid import Job, StoreSpec, Study
@@ -45,6 +45,7 @@ class Plan:
         stores: number of stores to decode first, which takes little time. lines: each kind of job.
         missing: files that it needs and that are not there; no times are estimated then.
         unknown: why the time of some jobs is not known; those of the whole are None then.
+        advice: settings that cannot pay on this machine.
         disk_bytes: what stores and results need. free_bytes: what there is.
     """
 
@@ -55,33 +56,45 @@ class Plan:
     lines: tuple[Line, ...]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
+    advice: tuple[str, ...]
     device_seconds: float | None
     elapsed_seconds: float | None
     disk_bytes: int
     free_bytes: int
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Say what a run would do, how long it would take and how much disk it needs."
+    codes = "exit codes: 0 done, 1 images or encoders are missing, 2 wrong usage"
+    made = Parser("plan", text, "mine.yaml", "mine.yaml --detect 2", codes=codes)
+    made.add_study()
+    made.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
+    made.add_argument("--detect", type=above_zero, metavar="POINTS", help="only say how many seeds find a difference")
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Print a plan; 1 if something that a run needs is missing."""
-    text = "What a run would do, how long it would take and how much disk it needs; exit code 1 if images are missing."
-    parser = argparse.ArgumentParser(prog="viny plan", description=text)
-    add_study_flags(parser)
-    parser.add_argument("--jobs", type=positive, metavar="N", help="jobs at once (default: as many as fit here)")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    parser.add_argument("--detect", type=above_zero, metavar="POINTS", help="only say how many seeds find a difference")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     study = study_of(args)
     if args.detect:
         from viny.analysis import frames, power
 
-        tables = frames.from_study(study)
-        print(power.advice(tables.grid, args.detect, len(study.config.grid.seeds), tables.confidence))
+        tables, seeds = frames.from_study(study), len(study.config.grid.seeds)
+        if args.json:
+            sd = power.run_sd(tables.grid) or power.PUBLISHED_SD
+            needed = power.seeds_needed(args.detect, sd, tables.confidence)
+            terminal.print_json({"study": study.name, "points": args.detect, "run_sd": sd, "seeds_needed": needed})
+        else:
+            print(power.advice(tables.grid, args.detect, seeds, tables.confidence))
         return 0
     plan = make_plan(study, args.jobs)
     if args.json:
-        print(json.dumps(asdict(plan)))
+        terminal.print_json(asdict(plan))
     else:
         _show(plan)
     return int(bool(plan.missing))
@@ -98,7 +111,7 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
     rates: dict[str, Rate] = {}
     unknown: list[str] = []
     if not missing:
-        rates = estimates.finished_rates(pending, study.folder.parent, device, compute.threads)
+        rates = estimates.Finished(pending, device, compute.threads).add_all(study.folder.parent).rates()
         others = [job for job in pending if pace(job) not in rates]
         if others:
             from viny.commands.calibrate import calibrate  # needs torch, which takes seconds
@@ -118,6 +131,7 @@ def make_plan(study: Study, at_once: int | None = None) -> Plan:
         lines=tuple(_line(kind, study, pending, known, rates) for kind in kinds),
         missing=missing,
         unknown=tuple(dict.fromkeys(unknown)),
+        advice=tuple(advice(study.config)),
         device_seconds=sum(known.values()) if whole else None,
         elapsed_seconds=estimates.elapsed(known, at_once) if whole else None,
         disk_bytes=_disk(stores, [job for job in pending if not job.metrics.exists()]),
@@ -166,16 +180,19 @@ def _disk(stores: Sequence[StoreSpec], jobs: Sequence[Job]) -> int:
 def _show(plan: Plan) -> None:
     out = terminal.console()
     out.print(Text.assemble((plan.study, "bold"), f" on {plan.device}"), "")
-    table = terminal.table("stage", "to run", "samples", "device time", "images/s", "rate from")
+    rows = [["stage", "to run", "samples", "device time", "images/s", "rate from"]]
     for line in plan.lines:
         rate = f"{line.rate:,.0f}" if line.rate else ""
         shown = (
             [f"{line.samples:,}", "" if plan.missing else span(line.seconds), rate, line.source] if line.to_run else []
         )
-        table.add_row(line.kind.removeprefix("intermediate "), f"{line.to_run:,} of {line.jobs:,}", *shown)
-    out.print(table, "")
+        rows.append([line.kind.removeprefix("intermediate "), f"{line.to_run:,} of {line.jobs:,}", *shown])
+    terminal.print_table(out, rows)
+    out.print()
     if plan.stores:
         out.print(f"{plural(plan.stores, 'store')} of images to decode first")
+    for sentence in plan.advice:
+        out.print(sentence, style="yellow")
     for what in plan.missing:
         out.print(f"missing: {what}", style="bold red")
     if plan.missing:

@@ -5,10 +5,7 @@ ago. Otherwise what `viny.survey` says of its result decides, then the end of it
 Everything is read, nothing is written or locked.
 """
 
-import argparse
 import json
-import math
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from viny.commands import estimates
-from viny.commands.study import add_study_flags, positive, study_of
+from viny.commands import estimates, terminal
+from viny.commands.joblog import JobLog
+from viny.commands.parser import CODES, Parser, positive
+from viny.commands.study import study_of
+from viny.commands.terminal import plural
 from viny.drivers import abandoned
 from viny.errors import command, shortened
 from viny.grid import STAGES, Job, StoreSpec, Study
@@ -29,7 +29,6 @@ from viny.survey import MISSING, analysis_is_current, survey
 
 FRESH = 120.0  # seconds; on another host, what was written more recently counts as alive
 FAILED, UNFINISHED = 1, 3  # exit codes
-_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ([A-Z]+) (.*)")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Overview:
         running = [status for status in self.having("running") if status.stage in STAGES]
         jobs = {job.name: job for job in self.pending} | {each.name: self.study.jobs[each.name] for each in running}
         device, at_once = estimates.this_device(compute)
-        rates = estimates.finished_rates(jobs.values(), self.study.folder.parent, device, compute.threads)
+        rates = estimates.Finished(jobs.values(), device, compute.threads).add_all(self.study.folder.parent).rates()
         left = estimates.seconds_of(jobs.values(), rates)
         told = {jobs[each.name]: each.progress.get("seconds_left") for each in running}
         left |= {job: seconds for job, seconds in told.items() if seconds is not None}
@@ -109,17 +108,21 @@ class Run(NamedTuple):
     progress: dict[str, Any]  # what the process published last
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Say what is done, running, interrupted, failed, outdated or waiting; no job is disturbed."
+    watch = "again every S seconds (5) until all is done, or something failed or Snakemake ended and nothing runs"
+    made = Parser("status", text, "mine.yaml", "results/mine --watch", codes=CODES)
+    made.add_study()
+    made.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
     """Print the status once, or again and again; returns 0 if all is done, 1 if something failed, else 3."""
-    text = "What is done, running, interrupted, failed, outdated or waiting; disturbs no job."
-    codes = "exit codes: 0 all is done, 1 something failed, 3 something is left to do"
-    watch = "again every S seconds (5) until all is done, or something failed or Snakemake ended and nothing runs"
-    parser = argparse.ArgumentParser(prog="viny status", description=text, epilog=codes)
-    add_study_flags(parser)
-    parser.add_argument("--watch", type=positive, nargs="?", const=5, metavar="S", help=watch)
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts, a line for each look")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     setup()
     study = study_of(args)
     from viny.commands.statusview import screen
@@ -139,12 +142,19 @@ def main(argv: Sequence[str]) -> int:
     return found.exit_code
 
 
-def say_failures(study: Study) -> None:
-    """Say which jobs failed, and why: Snakemake lists all jobs of a submission, whichever of them failed."""
-    failed = look(study).having("failed")
+def say_end(study: Study) -> None:
+    """Say how far a run came that ended early, and which jobs failed.
+
+    Snakemake lists all jobs of a submission, whichever of them failed.
+    """
+    found = look(study)
+    failed = [f"  {status.name} ({status.log})" for status in found.having("failed")]
+    done = f"{found.counts['done']:,} of {plural(found.counts.total(), 'run')} done"
     if failed:
-        lines = [f"  {each.name}: {each.message.removeprefix(f'{each.name}: ')} ({each.log})" for each in failed]
-        log.error("failed:\n%s", shortened(lines))
+        what = f"{plural(len(failed), 'job')} failed, {done}; once that is mended, the same command carries on:"
+        log.error("%s\n%s", what, shortened(failed))
+    else:
+        log.info("stopped with %s; the same command carries on", done)
 
 
 def look(study: Study) -> Overview:
@@ -152,7 +162,7 @@ def look(study: Study) -> Overview:
 
     What no run would make is left out: stores and encoders that were deleted after use, encoders of earlier settings.
     """
-    found, runs = survey(study), _runs(study.folder)
+    found, runs = survey(study), live_runs(study.folder)
     pending = set(found.pending)
     needed = {job.store for job in pending}
     statuses = [_store(store) for store in study.stores if store in needed or store.manifest.exists()]
@@ -170,7 +180,7 @@ def _job(job: Job, reason: str, pending: bool, run: Run | None) -> Status:
         state, message = "running", ""
     elif not reason and not pending:
         state = "done"
-    elif failure := _end(job.log)[0]:
+    elif failure := JobLog.read(job.log).failure:
         state, message = "failed", failure
     elif run and run.key == job.key and run.saved:
         state, message = "interrupted", ""
@@ -196,32 +206,13 @@ def _analysis(study: Study, pending: bool) -> Status:
     return Status("analysis", "analysis", state, str(log), message)
 
 
-def _by_log(log: Path) -> tuple[str, str]:
+def _by_log(path: Path) -> tuple[str, str]:
     """State and message of something unfinished that saves no position."""
-    failure, last, age = _end(log)
-    return ("failed", failure) if failure else ("running", last) if age < FRESH else ("waiting", "")
+    log = JobLog.read(path)
+    return ("failed", log.failure) if log.failure else ("running", log.last) if log.age < FRESH else ("waiting", "")
 
 
-def _end(log: Path) -> tuple[str, str, float]:
-    """The error at the end of a log, if it ends in one, its last message, and the seconds since.
-
-    Every start of a job begins its log afresh, so an error in it is the end of the last attempt.
-    """
-    try:
-        text, age = log.read_text(encoding="utf-8", errors="replace"), abs(time.time() - log.stat().st_mtime)
-    except OSError:
-        return "", "", math.inf
-    failure, last = "", ""
-    for line in filter(None, map(str.rstrip, text.splitlines())):
-        record = _RECORD.fullmatch(line)
-        if record:
-            failure, last = record[2] if record[1] in ("ERROR", "CRITICAL") else "", record[2]
-        elif failure and not line.startswith((" ", "Traceback")):
-            failure = line  # the end of a traceback: what was raised
-    return failure, last, age
-
-
-def _runs(folder: Path) -> dict[str, Run]:
+def live_runs(folder: Path) -> dict[str, Run]:
     """The runs of a study that have a state, by the name of their job; of several of a job the living or latest one."""
     found = []
     for path in (folder / ".state").glob("*/run.json"):
@@ -247,4 +238,4 @@ def _progress(path: Path) -> tuple[bool, dict[str, Any]]:
 def _print_json(found: Overview) -> None:
     document = {"study": found.study.name, "folder": str(found.study.folder), "counts": found.counts}
     jobs = [asdict(status) for status in found.statuses]
-    print(json.dumps({**document, "seconds_left": found.seconds_left, "jobs": jobs}), flush=True)
+    terminal.print_json({**document, "seconds_left": found.seconds_left, "jobs": jobs})

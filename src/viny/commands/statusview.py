@@ -1,8 +1,9 @@
 """How `viny status` looks: the jobs of each kind by state, then what runs and what failed."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -21,7 +22,7 @@ STYLES = {
     "outdated": "magenta",
     "waiting": "dim",
 }
-_NAMED = ("running", "interrupted", "failed", "outdated")  # states whose jobs are listed
+_FIRST, _LAST = ("failed", "running"), ("interrupted", "outdated")  # states whose jobs are listed: above, below
 _LISTED = 12  # entries of a list that are shown
 
 
@@ -34,17 +35,24 @@ def screen(watching: bool) -> Iterator[Callable[[Overview], None]]:
     out = terminal.console()
     if watching:
         with Live(console=out, auto_refresh=False) as live:
-            yield lambda found: live.update(picture(found), refresh=True)
+            yield lambda found: live.update(picture(found, _room(out.height)), refresh=True)
     else:
         yield lambda found: out.print(picture(found))
 
 
-def picture(found: Overview) -> Group:
-    """Heading, numbers of jobs, and a list of the jobs of each state of which there is something to say."""
+def picture(found: Overview, listed: int = _LISTED) -> Group:
+    """Heading, what failed and what runs, numbers of jobs, and what else there is something to say of."""
     left = f", about {span(found.seconds_left)} left" if found.pending and found.seconds_left is not None else ""
-    done = f": {found.counts['done']:,} of {plural(found.counts.total(), 'job')} done{left}"
-    lists = [line for state in _NAMED for line in _list(state, found.having(state))]
-    return Group(Text.assemble((found.study.name, "bold"), done), Text(), _table(found), *lists)
+    done = f": {found.counts['done']:,} of {plural(found.counts.total(), 'run')} done{left}"
+    first, last = (
+        [line for state in states for line in _list(state, found.having(state), listed)] for states in (_FIRST, _LAST)
+    )
+    return Group(Text.assemble((found.study.name, "bold"), done), *first, Text(), _table(found), *last)
+
+
+def _room(height: int) -> int:
+    """Entries of a list, so that what failed and what runs is on a screen of that height, in 80 columns."""
+    return max(1, min(_LISTED, (height - 6) // 6))
 
 
 def _table(found: Overview) -> Table:
@@ -59,29 +67,33 @@ def _table(found: Overview) -> Table:
     return table
 
 
-def _list(state: str, statuses: Sequence[Status]) -> Iterator[RenderableType]:
+def _list(state: str, statuses: Sequence[Status], listed: int) -> Iterator[RenderableType]:
     """What is in a state, and what there is to say of it; jobs with the same to say count as one."""
     groups: dict[str, list[Status]] = defaultdict(list)
     for status in statuses:
-        groups[_said(status)].append(status)
+        groups[words(status)].append(status)
     if groups:
         yield Text(f"\n{state}", STYLES[state])
-    for said, same in list(groups.items())[:_LISTED]:
+    for said, same in list(groups.items())[:listed]:
         yield indented(same[0].name + (f" and {len(same) - 1:,} more" if len(same) > 1 else ""))
         yield indented(said, STYLES[state], 4)
         if state == "failed":
             yield indented(same[0].log, "dim", 4)
-    if len(groups) > _LISTED:
-        yield indented(f"and {sum(map(len, list(groups.values())[_LISTED:])):,} more", "dim")
+    if len(groups) > listed:
+        yield indented(f"and {sum(map(len, list(groups.values())[listed:])):,} more", "dim")
 
 
-def _said(status: Status) -> str:
-    """The message of a job, or its share, epoch, rate and time left as far as they are known."""
-    seen = status.progress
+def words(status: Status) -> str:
+    """The message of a job, or how far it is."""
+    return status.message or progress_words(status.progress, status.state)
+
+
+def progress_words(seen: Mapping[str, Any], state: str) -> str:
+    """Share, epoch, rate and time left of a running or interrupted job, as far as they are known."""
     if "samples" not in seen:
-        return status.message or ("starting" if status.state == "running" else "at a saved position")
+        return "starting" if state == "running" else "at a saved position"
     share = f"{seen['samples_seen'] / max(seen['samples'], 1):.0%}, epoch {seen['epoch']:,} of {seen['epochs']:,}"
-    if status.state != "running":
+    if state != "running":
         return share
     if seen["samples_seen"] >= seen["samples"]:
         return f"{share}, measuring"

@@ -1,7 +1,6 @@
-"""What commands are about: a study, named as Snakemake names it, or a table of cells."""
+"""What commands are about: a study, named by its file or its results, or a table of cells."""
 
 import argparse
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,111 +8,90 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from viny.config import load, yamlfile
-from viny.errors import VinyError
+from viny.errors import UsageError, VinyError
 from viny.grid import Study
 
 if TYPE_CHECKING:
     from viny.analysis.frames import Tables
 
 DEFAULT = Path("config.yaml")
+RECORDED = "study.json"  # the study file in a folder of results
 PROCEDURAL = "procedural images, not a result about real ones"
-
-
-def add_study_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which study a command is about; read them with `study_of`."""
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[DEFAULT],
-        metavar="FILE",
-        help="the study; of several files later ones are laid over earlier ones (default: config.yaml)",
-    )
-    parser.add_argument(
-        "--config", nargs="+", default=[], metavar="KEY=VALUE", help="settings laid over the files, as in snakemake"
-    )
-    parser.add_argument(
-        "--directory",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
-        help="where Snakemake works: results, stores and logs are relative to it, config files are not (default: here)",
-    )
-
-
-def add_tables_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of commands that also take results without their study; read them with `tables_of`."""
-    parser.add_argument(
-        "cells", type=Path, nargs="?", metavar="CELLS.csv", help="a table of cells, or a study file as --configfile"
-    )
-    add_study_flags(parser)
-    parser.add_argument("--published", action="store_true", help="the paper's own numbers")
 
 
 def tables_of(args: argparse.Namespace) -> tuple["Tables", str]:
     """The tables that a command line names, and a note on their data for figures.
 
     Raises:
-        VinyError: more than one source is named, or the one is not valid.
+        UsageError: more than one source is named.
+        VinyError: the source is not valid.
     """
-    named = [bool(args.cells), args.published, bool(args.configfile != [DEFAULT] or args.config)]
-    if sum(named) > 1:
-        raise VinyError("give only one of CELLS.csv, --published, and a study (--configfile, --config)")
+    if args.published and (args.study or args.configfile or args.config):
+        raise UsageError("give either --published or a study")
 
     from viny.analysis import frames, published
 
     if args.published:
         return published.tables(), published.NOTE
-    if args.cells and args.cells.suffix == ".csv":
-        return frames.from_csv(args.cells), ""
-    if args.cells:
-        args.configfile = [args.cells]
+    if args.study and args.study.suffix == ".csv":
+        if args.configfile or args.config:
+            raise UsageError(f"give either {args.study} or a study (--configfile, --config)")
+        return frames.from_csv(args.study), ""
     study = study_of(args)
     return frames.from_study(study), PROCEDURAL if study.config.data.procedural else ""
 
 
 def study_of(args: argparse.Namespace) -> Study:
-    """The study that a command line names; from here on `--directory` is the working directory.
+    """The study that a command line names; from here on the folder where Snakemake works is the working directory.
+
+    Of a folder of results this is the folder that the paths in its study.json are relative to.
 
     Raises:
-        VinyError: there is no such folder; a file or a setting is not valid.
+        UsageError: a study is named twice, a folder is not there, or a setting is not of the form KEY=VALUE.
+        VinyError: the study is not valid.
     """
-    # Shown in messages as they were given, where that is the same file.
-    files = args.configfile if args.directory == Path() else [path.absolute() for path in args.configfile]
+    if args.study and args.configfile:
+        raise UsageError(f"the study is named twice: {args.study} and --configfile {args.configfile[0]}")
+    files, settings = args.configfile or [args.study or DEFAULT], [_override(text) for text in args.config]
+    directory = args.directory or Path()
+    if files[0].is_dir():
+        directory, there = _results(files[0], directory)
+        files, settings = [files[0] / RECORDED], [there, *settings]
+    if directory != Path():  # shown in messages as they were given, where that is the same file
+        files = [path.absolute() for path in files]
     try:
-        os.chdir(args.directory)
+        os.chdir(directory)
     except (FileNotFoundError, NotADirectoryError):
-        raise VinyError(f"--directory {args.directory}: there is no such folder") from None
-    return Study(load(*files, *map(_override, args.config)))
+        raise UsageError(f"--directory {directory}: there is no such folder") from None
+    return Study(load(*files, *settings))
 
 
-def positive(text: str) -> int:
-    """A number of a command line that is 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def above_zero(text: str) -> float:
-    """A number of a command line above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
+def _results(folder: Path, directory: Path) -> tuple[Path, dict[str, Any]]:
+    """Where Snakemake works on the study of a folder of results, and settings for results that lie elsewhere."""
+    file = folder / RECORDED
+    if not file.is_file():
+        raise VinyError(f"{folder} is no folder of a study's results: it has no {RECORDED}; name the study file")
+    config, full = load(file), folder.resolve()
+    if full.name != config.study:
+        raise VinyError(f"{folder} holds results of the study {config.study}: give it back the name {config.study}")
+    made = Path(config.results) / config.study
+    above = full.parents[len(made.parts) - 1] if len(full.parts) > len(made.parts) else full
+    if (directory / made).resolve() == full:
+        return directory, {}
+    if directory == Path() and above / made == full:
+        return Path(os.path.relpath(above)), {}
+    return directory, {"results": str(full.parent)}
 
 
 def _override(text: str) -> dict[str, Any]:
     """`study=mine`, `finetune.epochs=3` or `grid={seeds: [1]}` as settings."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise VinyError(f"--config {text}: is not of the form KEY=VALUE")
+        raise UsageError(f"--config {text}: is not of the form KEY=VALUE")
     try:
         settings = yamlfile.parse(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise VinyError(f"--config {text}: {yamlfile.said(error)}") from None
+        raise UsageError(f"--config {text}: {yamlfile.said(error)}") from None
     for part in reversed(key.split(".")):
         settings = {part: settings}
     return settings

@@ -4,9 +4,7 @@ Needs the results alone: a folder copied to another machine, without images, ver
 date is what `viny.survey` says of them.
 """
 
-import argparse
 import gc
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,8 @@ from pathlib import Path
 from rich.text import Text
 
 from viny.commands import terminal
-from viny.commands.study import add_study_flags, study_of
+from viny.commands.parser import CODES, Parser
+from viny.commands.study import study_of
 from viny.commands.terminal import indented, plural
 from viny.errors import VinyError, command, shortened
 from viny.files import file_sha256
@@ -50,24 +49,30 @@ class Report:
     undeclared: list[Path]
 
 
+def parser() -> Parser:
+    """The command line."""
+    text = "Check that the results are whole, come from their declared encoders, and fit each other."
+    made = Parser("verify", text, "mine.yaml", "results/mine --complete", codes=CODES)
+    made.add_study()
+    made.add_argument("--complete", action="store_true", help="exit code 3 if results are missing or outdated")
+    made.add_json()
+    return made
+
+
 @command
 def main(argv: Sequence[str]) -> int:
-    """Print what `verify` finds; 1 if something is wrong, or not complete where `--complete` asks for it."""
-    text = "Check that the results are whole, from their declared encoders, and fit each other; exit code 1 if not."
-    parser = argparse.ArgumentParser(prog="viny verify", description=text)
-    add_study_flags(parser)
-    parser.add_argument("--complete", action="store_true", help="missing and outdated results are errors, too")
-    parser.add_argument("--json", action="store_true", help="print JSON for scripts")
-    args = parser.parse_args(argv)
+    """Print what `verify` finds; 1 if something is wrong, 3 if it is not complete where `--complete` asks for it."""
+    args = parser().parse_args(argv)
     setup()
     gc.set_threshold(1_000_000)  # results stay to the end: looking for garbage takes as long as reading them
     study = study_of(args)
     report = verify(study)
     if args.json:
-        print(json.dumps(_document(study, report)))
+        terminal.print_json(_document(study, report))
     else:
         _show(study, report, args.complete)
-    return int(bool(report.problems or (args.complete and (report.missing or report.outdated))))
+    unfinished = args.complete and (report.missing or report.outdated)
+    return 1 if report.problems else 3 if unfinished else 0
 
 
 def verify(study: Study) -> Report:

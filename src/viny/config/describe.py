@@ -1,10 +1,10 @@
 """`viny settings`: all settings as a page to read, or as a JSON Schema for editors."""
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from viny.commands.parser import Parser
 from viny.config.sections import INTERMEDIATE, Config
 
 HEADER = "| setting | default | allowed | meaning |\n|---|---|---|---|"
@@ -93,10 +93,15 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def parser() -> Parser:
+    """The command line of `viny settings`."""
+    made = Parser("settings", "Print every setting with its meaning, range and default.", "", "--schema")
+    made.add_argument("--schema", action="store_true", help="as JSON Schema, for editors and scripts")
+    return made
+
+
 def main(argv: Sequence[str]) -> int:
     """The command `viny settings`."""
-    parser = argparse.ArgumentParser(prog="viny settings", description="Every setting: a page, or a JSON Schema.")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema instead of the page")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     print(schema() if args.schema else page(), end="")
     return 0
