@@ -67,7 +67,7 @@ def refused(here, config, reason):
     """Snakemake would compute the copied cell again, `verify` says why, and no table mixes it with the others."""
     assert here.training(config=config) == {"finetune": 1}
     checked = viny(here, "verify", "--complete", config=config)
-    assert checked.returncode == 1
+    assert checked.returncode in (1, 3)
     assert reason in " ".join(checked.stdout.split())
 
 

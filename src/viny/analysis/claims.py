@@ -142,7 +142,8 @@ class Asked:
             }
         contrast = {cell: weights for cell, weights in contrast.items() if weights.keys() <= measured.rows.keys()}
         if claim.trend:
-            return measured, list(_trends(contrast, AXES[claim.trend]))
+            there = {cell: weights for cell, weights in contrast.items() if all(map(measured.has, weights))}
+            return measured, list(_trends(there or contrast, AXES[claim.trend]))
         return measured, [Member(cell, weights) for cell, weights in contrast.items()]
 
     def _bends(self, claim: Claim, measured: Measured, axes: Axes) -> Iterator[Member]:
@@ -272,7 +273,7 @@ def criterion(claim: Claim) -> str:
 
 
 def _trends(contrast: Mapping[Any, Weights], position: int) -> Iterator[Member]:
-    """Slopes of contrasts per doubling along an axis, the other coordinates fixed."""
+    """Slopes of contrasts per doubling along an axis, over the sizes that are there, the other coordinates fixed."""
     lines: dict[Any, list[Any]] = {}
     for cell in contrast:
         if cell[position] > 0:
