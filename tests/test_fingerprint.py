@@ -100,7 +100,9 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "definition", "concerned"), NUMBERS, ids=[f"{name}-{part}" for name, part, _ in NUMBERS])
+@pytest.mark.parametrize(
+    ("name", "definition", "concerned"), NUMBERS, ids=[f"{name}-{part}" for name, part, _ in NUMBERS]
+)
 def test_a_changed_operation_changes_the_tasks_that_use_it(tmp_path, before, name, definition, concerned):
     def change(code):
         tree = ast.parse(code)
