@@ -7,7 +7,7 @@ import pytest
 from fabricate import jobs, remove
 
 from viny import cli
-from viny.commands.folders import job_at
+from viny.commands.study import job_at
 from viny.errors import VinyError
 from viny.grid import Study
 

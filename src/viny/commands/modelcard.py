@@ -15,8 +15,8 @@ import yaml
 from safetensors import safe_open
 
 from viny import api
-from viny.commands.folders import job_at
 from viny.commands.parser import Parser
+from viny.commands.study import job_at
 from viny.config.sections import SETS
 from viny.errors import VinyError, command
 from viny.files import write_text

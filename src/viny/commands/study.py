@@ -9,7 +9,7 @@ import yaml
 
 from viny.config import load, yamlfile
 from viny.errors import UsageError, VinyError
-from viny.grid import Study
+from viny.grid import Job, Study
 
 if TYPE_CHECKING:
     from viny.analysis.frames import Tables
@@ -64,6 +64,28 @@ def study_of(args: argparse.Namespace) -> Study:
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"--directory {directory}: there is no such folder") from None
     return Study(load(*files, *settings))
+
+
+def job_at(folder: Path) -> tuple[Study, Job]:
+    """The job whose results a folder holds, and its study, wherever the results have been moved.
+
+    Raises:
+        VinyError: it is not a run's folder within the results of a study.
+    """
+    own = folder.resolve()
+    for above in own.parents:
+        if (above / RECORDED).is_file():
+            # Not laid over the file, which may name no folder outside the working directory, or with a space.
+            moved = {"results": str(above.parent), "study": above.name}
+            study = Study(load(above / RECORDED).model_copy(update=moved))
+            for job in study.jobs.values():
+                if job.folder == own:
+                    return study, job
+            break
+    raise VinyError(
+        f"{folder} is no run of a study; name the folder of a run within the study's results, such as "
+        "results/demo/pretrain/pretrain=4096/seed=1"
+    )
 
 
 def _results(folder: Path, directory: Path) -> tuple[Path, dict[str, Any]]:
