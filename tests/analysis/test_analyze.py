@@ -14,7 +14,8 @@ from simulated import study as simulated
 
 from viny.analysis import published
 from viny.analysis.analyze import analyze, main
-from viny.analysis.frames import from_csv, from_study
+from viny.analysis.frames import from_csv
+from viny.analysis.observed import from_study
 from viny.errors import VinyError
 from viny.survey import analysis_is_current
 

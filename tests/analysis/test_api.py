@@ -11,7 +11,7 @@ import pytest
 import viny
 from viny.analysis import published
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 from viny.api import Results
 from viny.errors import VinyError
 

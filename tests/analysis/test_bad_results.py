@@ -7,7 +7,7 @@ import pytest
 from invented import change, fill, jobs, run, study_of
 
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 from viny.errors import VinyError
 
 GRID = {"pretrain": [0, 256], "intermediate": ["none"], "downstream": [32], "seeds": [1], "geometry": False}

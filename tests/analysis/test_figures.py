@@ -9,7 +9,7 @@ import pytest
 from invented import fill, jobs, study_of
 
 from viny.analysis import figures, names, pictures, published, style
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 from viny.analysis.summary import with_encoders
 from viny.errors import VinyError
 

@@ -21,7 +21,7 @@ from viny.analysis.forecast import (
     from_small_sizes,
     laws,
 )
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 from viny.analysis.page import QUESTIONS
 from viny.analysis.parts import Parts
 from viny.analysis.published import published_cells

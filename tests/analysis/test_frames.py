@@ -8,8 +8,9 @@ from invented import change, fill, jobs, miou, run, segmentation, study_of, writ
 from simulated import study as simulated
 
 from viny.analysis import frames, published
-from viny.analysis.frames import from_csv, from_study
+from viny.analysis.frames import from_csv
 from viny.analysis.mixtures import compute_differences
+from viny.analysis.observed import from_study
 from viny.analysis.summary import summarize
 from viny.errors import VinyError
 

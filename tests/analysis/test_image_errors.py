@@ -8,8 +8,9 @@ from scipy import stats
 
 from viny.analysis.analyze import analyze
 from viny.analysis.figures import miou_by_size
-from viny.analysis.frames import from_study, read_frame
+from viny.analysis.frames import read_frame
 from viny.analysis.image_errors import interval, over_images, scores
+from viny.analysis.observed import from_study
 from viny.errors import VinyError
 from viny.tasks import metrics
 

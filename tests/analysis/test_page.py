@@ -15,7 +15,8 @@ from simulated import study as simulated
 
 from viny.analysis import published
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import Tables, from_study
+from viny.analysis.frames import Tables
+from viny.analysis.observed import from_study
 
 VARIANTS = {"slow": {"finetune": {"learning_rate": 1e-4}}}
 

@@ -9,7 +9,7 @@ from invented import accuracy, fill, jobs, miou, study_of
 
 from viny.analysis import chance, published, tables
 from viny.analysis.formats import Table, number, plus_minus
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 
 
 def test_published_tables_are_the_papers_numbers():

@@ -11,7 +11,7 @@ from scipy import stats
 
 from viny.analysis import figures, style, variants
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 from viny.errors import VinyError
 
 CELL = {"pretrain": 0, "intermediate": "none", "downstream": 32}

@@ -8,7 +8,7 @@ import pytest
 from tests.analysis.invented import fill, study_of
 from viny.analysis import published
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import from_study
+from viny.analysis.observed import from_study
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 READY = 60_000  # milliseconds

@@ -20,7 +20,8 @@ import pandas as pd
 from scipy import stats
 from scipy.optimize import brentq
 
-from viny.analysis.frames import KEYS, place_of
+from viny.analysis.frames import KEYS
+from viny.analysis.observed import place_of
 from viny.errors import VinyError
 from viny.grid import Job
 

@@ -12,7 +12,8 @@ import pandas as pd
 from viny.analysis import names
 from viny.analysis.chart import column
 from viny.analysis.formats import MISSING
-from viny.analysis.frames import PLACE, Tables, place_of
+from viny.analysis.frames import PLACE, Tables
+from viny.analysis.observed import place_of
 
 MOST_POINTS = 200  # of a training curve
 MOST_CHOSEN = 6  # curves shown at first

@@ -82,9 +82,9 @@ def main(argv: Sequence[str]) -> int:
     setup()
     study = study_of(args)
     if args.detect:
-        from viny.analysis import frames, power
+        from viny.analysis import observed, power
 
-        tables, seeds = frames.from_study(study), len(study.config.grid.seeds)
+        tables, seeds = observed.from_study(study), len(study.config.grid.seeds)
         if args.json:
             sd = power.run_sd(tables.grid) or power.PUBLISHED_SD
             needed = power.seeds_needed(args.detect, sd, tables.confidence)

@@ -29,7 +29,7 @@ def tables_of(args: argparse.Namespace) -> tuple["Tables", str]:
     if args.published and (args.study or args.configfile or args.config):
         raise UsageError("give either --published or a study")
 
-    from viny.analysis import frames, published
+    from viny.analysis import frames, observed, published
 
     if args.published:
         return published.tables(), published.NOTE
@@ -38,7 +38,7 @@ def tables_of(args: argparse.Namespace) -> tuple["Tables", str]:
             raise UsageError(f"give either {args.study} or a study (--configfile, --config)")
         return frames.from_csv(args.study), ""
     study = study_of(args)
-    return frames.from_study(study), PROCEDURAL if study.config.data.procedural else ""
+    return observed.from_study(study), PROCEDURAL if study.config.data.procedural else ""
 
 
 def study_of(args: argparse.Namespace) -> Study:
