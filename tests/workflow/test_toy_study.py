@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import struct
@@ -368,17 +369,22 @@ def interrupted(command, environment, signalled):
         stderr=theirs,
         env={**environment, "TERM": "xterm"},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run where Ctrl-C is ignored
     )
     os.close(theirs)
     said, stopped = b"", False
     with contextlib.suppress(OSError):  # the other end was closed
-        while part := os.read(ours, 65536):
+        while select.select([ours], [], [], 120)[0] and (part := os.read(ours, 65536)):
             said += part
             if signalled in said and not stopped:
                 stopped = True
                 os.killpg(process.pid, signal.SIGINT)
     os.close(ours)
-    return process.wait(), said.decode()
+    try:
+        return process.wait(timeout=60), said.decode()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_in_a_terminal_what_runs_is_drawn_and_ctrl_c_leaves_it_in_order(toy):
