@@ -2,7 +2,7 @@
 # This file is the table of contents; every rule is a command that also runs by hand (`viny --help`).
 from snakemake.utils import min_version
 
-min_version("9.17")
+min_version("9.27")
 
 
 # config.yaml holds the demo. A study given with --configfile is not laid over it but stands alone: what it
