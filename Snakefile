@@ -34,17 +34,16 @@ rule all:
 
 
 onstart:
-    cluster = workflow.executor_plugin.name == "slurm"
-    if workflow.is_main_process and not cluster:
-        for sentence in advice(STUDY.config):
-            logs.log.warning(sentence)
-    if workflow.is_main_process and cluster:
+    if workflow.is_main_process and workflow.executor_plugin.name == "slurm":
         from viny.drivers import check_cluster
 
         try:
             check_cluster(workflow.executor_settings.status_command)
         except VinyError as error:
             sys.exit(str(error))
+    elif workflow.is_main_process:
+        for sentence in advice(STUDY.config):
+            logs.log.warning(sentence)
 
 
 onerror:

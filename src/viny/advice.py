@@ -26,7 +26,7 @@ def _on_a_cpu(config: Config, cpuinfo: Path) -> Iterator[str]:
         )
     if config.compute.compile:
         yield "compute.compile: compiling takes a minute a job and did not pay on any processor that was measured"
-    if config.compute.threads > 1 and len(config.grid.seeds) > 1:
+    if config.compute.threads > 1:
         yield (
             f"compute.threads: {config.compute.threads}: as many jobs of one thread each get through a grid faster, "
             "as long as memory allows"
