@@ -357,7 +357,7 @@ class Compute(Section):
     cuda_graphs: bool = Field(
         True,
         description="On a GPU, capture a training step once and launch it as a whole, instead of its kernels one by "
-        "one: the same bits, about three times as fast with small models.",
+        "one; about three times as fast with small models.",
     )
     matmul_precision: Literal["auto", "medium", "high", "highest"] = Field(
         "auto",
