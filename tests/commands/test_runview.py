@@ -61,7 +61,7 @@ def run(study):
 
 
 def test_it_begins_with_what_there_is_to_do(run):
-    assert run.shown == ["toy: 22 jobs to do (2 pretrain, 4 intermediate, 16 finetune), 0 of 22 runs are done"]
+    assert run.shown == ["toy: 22 jobs to do (2 pretrain, 4 intermediate, 16 finetune), 0 of 22 runs done"]
 
 
 def test_a_finished_job_is_one_line_with_its_score(study, run):

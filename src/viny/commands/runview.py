@@ -132,7 +132,7 @@ class RunView(logging.Handler):
             counts = {rule: number for rule, number in record.stats.items() if rule not in (*_SILENT, "total")}
             self._total, runs = sum(counts.values()), len(self._study.jobs)
             kinds = ", ".join(f"{number:,} {rule}" for rule, number in counts.items())
-            done = f", {runs - len(self._waiting):,} of {plural(runs, 'run')} are done" if self._waiting else ""
+            done = f", {runs - len(self._waiting):,} of {plural(runs, 'run')} done" if self._waiting else ""
             self._say(f"{self._study.name}: {plural(self._total, 'job')} to do ({kinds}){done}")
             self._waiting = {name: job for name, job in self._waiting.items() if job.stage in counts}
             threading.Thread(target=self._follow, daemon=True).start()
