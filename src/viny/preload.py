@@ -236,7 +236,8 @@ def _load() -> Command:
 
     for task in tasks.names():
         tasks.load(task)
-        code_fingerprint(task)
+    for what in (*tasks.names(), "decoding", "procedural"):
+        code_fingerprint(what)
     return run.main
 
 

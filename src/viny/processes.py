@@ -55,7 +55,10 @@ def running(pid: int) -> bool:
 
 def age() -> float:
     """Seconds since this process was started; none if the clock has been set back since."""
-    return max(0.0, time.time() - psutil.Process().create_time())
+    started, now = psutil.Process().create_time(), time.time()
+    if hasattr(time, "CLOCK_BOOTTIME"):  # on Linux, psutil adds the time since booting to the second of booting
+        started, now = started - psutil.boot_time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    return max(0.0, now - started)
 
 
 def inherited() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from rich.text import Text
@@ -27,6 +28,7 @@ from viny.result import Result, read_result
 from viny.survey import survey
 
 _LISTED = 20  # folders that are named
+_CHUNK = 64  # results that a thread takes at a time
 
 Problems = Iterator[tuple[Job, str]]
 Results = Mapping[Job, Result]
@@ -78,8 +80,10 @@ def main(argv: Sequence[str]) -> int:
 def verify(study: Study) -> Report:
     """Check all results of a study."""
     found, problems = survey(study), defaultdict[Job, list[str]](list)
+    jobs = list(study.jobs.values())
+    chunks = [jobs[first : first + _CHUNK] for first in range(0, len(jobs), _CHUNK)]
     with ThreadPoolExecutor() as pool:  # threads wait for the disk and hash at the same time
-        read = dict(zip(study.jobs.values(), pool.map(_read, study.jobs.values()), strict=True))
+        read = dict(zip(jobs, chain.from_iterable(pool.map(lambda chunk: [*map(_read, chunk)], chunks)), strict=True))
     results = {job: result for job, (result, _) in read.items() if result}
     wrong = ((job, problem) for job, (_, each) in read.items() for problem in each)
     for job, problem in (*wrong, *_encoders(results), *_images(results)):
