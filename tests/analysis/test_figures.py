@@ -214,8 +214,7 @@ def test_images_of_cells_and_encoders(toy):
 
 def test_of_each_encoder_the_fewest_labels_and_the_first_seed_are_drawn(toy):
     found = pictures.figures(toy.jobs.values())
-    names_of_all = {f"reconstructions/pretrain={size}_seed={seed}" for size in (256, 1024) for seed in (1, 2, 3)}
-    assert set(found) == {"examples", "failures", "reconstructions", "similarity_maps"} | names_of_all
+    assert set(found) == {"examples", "failures", "reconstructions", "similarity_maps"}
     assert len(found["failures"]().axes) == 6 * 9
     (jobs(toy, "finetune")[0].folder / "examples.npz").unlink()
     assert len(pictures.figures(toy.jobs.values())["failures"]().axes) == 6 * 9  # the next one stands in

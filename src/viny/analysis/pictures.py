@@ -62,9 +62,6 @@ def figures(jobs: Collection[Job]) -> dict[str, Callable[[], Figure]]:
         drawn |= {"examples": partial(segmentations, shown), "failures": partial(failures, shown)}
     if pretrained:
         drawn["reconstructions"] = partial(reconstructions, _one_each(pretrained))
-    for job in pretrained:
-        stem = f"reconstructions/pretrain={job.coordinates['pretrain']}_seed={job.coordinates['seed']}"
-        drawn[stem] = partial(reconstructions, _one_each([job]))
     if measured:
         drawn["similarity_maps"] = partial(similarity_maps, _one_each(measured))
     return drawn
