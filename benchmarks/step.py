@@ -1,13 +1,15 @@
 """One training step on one thread, of ViNy and of the demo's model: forward, backward and update.
 
-Peers: the same computation written plainly (`docs/viny_in_one_file.py`), ViTForMaskedImageModeling of transformers with
-the same sizes (it has a class token and no norms around the patch embedding), and what bounds every step: its matrix
-products at the rate of large ones. All get the same images and masks.
+Peers: the same computation written plainly (`docs/viny_in_one_file.py`), and what bounds every step, its products at
+the rate of large ones. If they are installed, ViTForMaskedImageModeling of transformers (it has a class token) and
+SimMIM of stable-pretraining on a ViT of timm (which draws its masks itself), of the same sizes, but without norms
+around the patch embedding. All get the same images.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +59,8 @@ def run(options: Options) -> Iterator[Group]:
             ("fine-tuning", finetuning(model, images), config.finetune),
         ):
             variants = {PLAIN: plain_step(pair[PLAIN], batch, seconds, device)}
-            if "transformers" in pair:
-                variants["transformers, fp32"] = plain_step(pair["transformers"], batch, seconds, device)
+            for peer in pair.keys() - {PLAIN, "viny"}:
+                variants[f"{peer}, fp32"] = plain_step(pair[peer], batch, seconds, device)
             ours = pair["viny"]
             for precision in precisions:
                 optimizer = Schedule(batch, settings).make_optimizer(ours.model.parameters())
@@ -83,6 +85,9 @@ def simmim(model: Model, images: Tensor) -> dict[str, Computation]:
     if find_spec("transformers"):
         vit = transformers_vit(model).to(images.device)
         found["transformers"] = Computation(vit, lambda: vit(images, bool_masked_pos=mask).loss)
+    if find_spec("stable_pretraining"):
+        method = stable_pretraining_simmim(model).to(images.device)
+        found["stable-pretraining"] = Computation(method, lambda: method(images).loss)
     return found
 
 
@@ -119,6 +124,32 @@ def transformers_vit(model: Model) -> nn.Module:
     )
     config.head_dim = model.head_width
     return ViTForMaskedImageModeling(config).train()
+
+
+def stable_pretraining_simmim(model: Model) -> nn.Module:
+    """SimMIM of stable-pretraining on timm's ViT of the same sizes, wide heads included."""
+    from stable_pretraining.methods.simmim import SimMIM
+    from timm.layers import Attention
+    from timm.models import VisionTransformer
+
+    class WideHeads(Attention):
+        def __init__(self, dim: int, num_heads: int, **settings: Any):
+            super().__init__(dim, num_heads, attn_head_dim=model.head_width, **settings)
+
+    vit = VisionTransformer(
+        img_size=model.image_size,
+        patch_size=model.patch_size,
+        embed_dim=model.width,
+        depth=model.depth,
+        num_heads=model.heads,
+        mlp_ratio=model.mlp_width / model.width,
+        qkv_bias=False,
+        class_token=False,
+        num_classes=0,
+        global_pool="",
+        attn_layer=WideHeads,
+    )
+    return SimMIM(vit, model.patch_size, mask_ratio=0.5, image_size=model.image_size).train()
 
 
 def plain_step(plainly: Computation, batch: int, seconds: float, device: torch.device) -> Callable[[], float]:

@@ -10,7 +10,7 @@ from benchmarks import gpu
 from benchmarks.__main__ import NAMES, main
 from benchmarks.measure import ROOT, Group, Options, compare
 from benchmarks.planning import GRIDS, grid
-from benchmarks.step import PLAIN, TINY, finetuning, plain, simmim, transformers_vit
+from benchmarks.step import PLAIN, TINY, finetuning, plain, simmim, stable_pretraining_simmim, transformers_vit
 from viny.config import load
 from viny.config.sections import Model
 from viny.grid import Study
@@ -103,6 +103,17 @@ def test_the_peer_of_transformers_has_wide_heads_and_the_same_definition_of_the_
     found = model(IMAGES, bool_masked_pos=mask)
     cut = [plain.patchify(each, MODEL.patch_size) for each in (found.reconstruction, IMAGES)]
     torch.testing.assert_close(found.loss, (cut[0] - cut[1])[mask].abs().mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_peer_of_stable_pretraining_has_the_same_products():
+    pytest.importorskip("stable_pretraining")
+    theirs, ours = stable_pretraining_simmim(MODEL), simmim(MODEL, IMAGES)[PLAIN].model
+    shapes = [
+        sorted(p.shape for p in model.parameters() if p.dim() == 2)
+        for model in (theirs.encoder.blocks, ours.encoder.blocks)
+    ]
+    assert shapes[0] == shapes[1]
+    assert theirs(IMAGES).loss.isfinite()
 
 
 @pytest.mark.parametrize("cells", GRIDS)
