@@ -50,7 +50,7 @@ def results(folder: str | Path) -> Results:
             f"{folder} holds no cells.csv: name the folder of a study's results, such as results/demo; "
             "snakemake or `viny analyze` writes the tables"
         )
-    tables = frames.from_csv(folder / "cells.csv")
+    tables = frames.from_csv(folder / "cells.csv").own
     summary, effects = (frames.read_frame(folder / f"statistics/{name}.csv", []) for name in ("summary", "effects"))
     histories, costs = (frame.astype({"downstream": "Int64"}) for frame in (tables.histories, tables.costs))
     effects = effects.drop(columns="encoder").astype({"baseline": "str"})

@@ -94,9 +94,10 @@ def complete() -> None:
 
     parser = argparse.ArgumentParser("viny")
     commands = parser.add_subparsers()
-    for name in COMMANDS:
+    for name, (_, text) in (entry for group in GROUPS.values() for entry in group.items()):
         made = getattr(_module(name)[0], "parser", None) if name in os.environ["COMP_LINE"].split()[1:2] else None
-        commands.add_parser(name, add_help=False, parents=[made()] if made else [], conflict_handler="resolve")
+        parents = [made()] if made else []
+        commands.add_parser(name, help=text, add_help=False, parents=parents, conflict_handler="resolve")
     argcomplete.autocomplete(parser)
 
 

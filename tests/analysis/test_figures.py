@@ -71,6 +71,8 @@ def test_missing_cells_are_marked_in_the_figure(summary):
     fig = figures.miou_by_size(holes)
     crosses = [line.get_xdata() for ax in fig.axes for line in ax.get_lines() if line.get_gid() == "missing"]
     assert crosses == [[500], [500]]
+    gaps = [np.isnan(values.astype(float)).tolist() for ax in fig.axes for values in lines(ax, 6)]
+    assert [False, True, False, False, False, False] in gaps
     assert "no result yet" in text(fig)
 
 
@@ -91,9 +93,14 @@ def test_changes_by_task_and_by_pretraining():
             "with and without an intermediate",
         ),
         (lambda: figures.change_by("pretrain", effects(effect=math.nan)), "with and without pre-training"),
-        (lambda: figures.gain_per_doubling(pd.DataFrame({"gain": [math.nan]})), "at least two sizes"),
         (
-            lambda: figures.effective_data(pd.DataFrame({"equivalent": [math.nan], "pretrain": [1]})),
+            lambda: figures.gain_per_doubling(
+                pd.DataFrame({"gain": [math.nan], "intermediate": ["none"], "axis": ["downstream"]})
+            ),
+            "at least two sizes",
+        ),
+        (
+            lambda: figures.effective_data(pd.DataFrame({"equivalent": [math.nan], "intermediate": ["none"]})),
             "needs cells without pre-training",
         ),
         (lambda: figures.gain_against_compute(pd.DataFrame({"miou_percent": [1.0]})), "not recorded"),

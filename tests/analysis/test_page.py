@@ -15,7 +15,7 @@ from simulated import study as simulated
 
 from viny.analysis import published
 from viny.analysis.analyze import analyze
-from viny.analysis.frames import Tables
+from viny.analysis.frames import Tables, from_csv
 from viny.analysis.observed import from_study
 
 VARIANTS = {"slow": {"finetune": {"learning_rate": 1e-4}}}
@@ -115,7 +115,15 @@ def test_hovering_says_mean_interval_seeds(page):
 def test_links_lead_somewhere(folder, page):
     addresses = [attrs["href"] for attrs in page.found["a"]]
     files = [unquote(address) for address in addresses if not address.startswith("#")]
-    assert {"cells.csv", "claims.md", "figures/miou.pdf", "statistics/summary.csv", "tables/variants.md"} <= set(files)
+    assert {
+        "cells.csv",
+        "costs.csv",
+        "variants.csv",
+        "claims.md",
+        "figures/miou.pdf",
+        "statistics/summary.csv",
+        "tables/variants.md",
+    } <= set(files)
     assert "finetune/pretrain=256/intermediate=none/downstream=32/seed=1/history.jsonl" in files
     assert [name for name in files if not (folder / name).is_file()] == []
     assert {address[1:] for address in addresses if address.startswith("#")} <= page.ids
@@ -136,7 +144,7 @@ def test_the_answers_are_those_of_the_statistics(folder, page):
 def test_every_run_is_a_row(page):
     rows = [attrs["data-stage"] for attrs in page.found["tr"] if "data-stage" in attrs]
     counts = {stage: rows.count(stage) for stage in rows}
-    assert counts == {"Fine-tuning": 72, "Pre-training": 6, "Intermediate": 9, "Geometry": 15}
+    assert counts == {"Fine-tuning": 2 * 72, "Pre-training": 6, "Intermediate": 9, "Geometry": 15}
     curves = json.loads(page.scripts["curves-data"])
     boxes = [attrs for attrs in page.found["input"] if "data-curve" in attrs]
     assert {box["data-curve"] for box in boxes} == curves.keys()
@@ -152,6 +160,74 @@ def test_every_run_is_a_row(page):
         "loss": [1, 0.5],
         "heldout": 0.5,
     }
+
+
+def test_a_line_has_a_gap_where_a_declared_cell_has_no_result(tmp_path):
+    labels, excluded = [32, 64, 128, 256], [{"pretrain": 1024, "downstream": 64}]
+    study = study_of(tmp_path, geometry=False, intermediate=["none"], downstream=labels, exclude=excluded)
+    fill(study)
+    for seed in (1, 2, 3):
+        run(study, 256, "none", 64, seed).metrics.unlink()
+    analyze(from_study(study), tmp_path / "page", {"page"})
+    charts = Document(tmp_path / "page/overview.html").charts
+    for name in ("miou", "change_by_pretraining", "effective_data"):
+        lines = {trace["meta"]: trace["y"] for panel in charts[name] for trace in panel["data"]}
+        assert [y is None for y in lines["256"]] == [False, True, False, False]
+        assert len(lines["1,024"]) == 3  # an excluded size is no gap
+        assert None not in lines["1,024"]
+    lines = {trace["meta"]: trace["y"] for trace in charts["gain_per_doubling"][0]["data"]}
+    assert [y is None for y in lines["256 pre-training images"]] == [True, True, False]
+    lines = {trace["meta"]: trace["y"] for trace in charts["gain_against_compute"][0]["data"]}
+    assert [y is None for y in lines["64 labels"]] == [False, True]
+    assert [y is None for y in lines["32 labels"]] == [False, False, False]
+
+
+def test_encoders_from_elsewhere_have_an_answer(tmp_path):
+    study = study_of(
+        tmp_path, pretrain=[0, "released"], intermediate=["none"], downstream=[32, 64, 128], geometry=False
+    )
+    fill(study)
+    analyze(from_study(study), tmp_path / "page", {"statistics", "page"})
+    page = Document(tmp_path / "page/overview.html")
+    rows = pd.read_csv(tmp_path / "page/statistics/encoders.csv", keep_default_na=False, na_values="")
+    assert rows["encoder"].eq("released").all()
+    assert rows["effect"].to_numpy() == pytest.approx(100 * 0.01 * 6.0224, abs=1e-3)  # log2(1 + 4096 / 64)
+    text, row = " ".join(page.text.split()), rows.iloc[0]
+    said = f"+6.0 points of mIoU with 32 labels, 95% interval +{row['low']:.1f} to +{row['high']:.1f}"
+    assert f"Encoder released buys {said}" in text
+    assert "32 labels with it do as well as more than 128 labels without it." in text
+    assert "#pretraining" in {attrs["href"] for attrs in page.found["a"] if attrs.get("class") == "answer"}
+    [panel] = page.charts["change_by_pretraining"]
+    assert [trace["meta"] for trace in panel["data"]] == ["released"]
+
+
+def test_runs_of_variants_are_named_and_those_that_are_shared_are_there_once(tmp_path):
+    changes = VARIANTS | {"more": {"pretrain": {"epochs": 300}}}
+    study = study_of(tmp_path, changes, geometry=False, intermediate=["none"])
+    fill(study)
+    [gone, *_] = (job for job in study.members["slow"] if job.variant)
+    gone.metrics.unlink()
+    analyze(from_study(study), study.folder, {"cells", "page"})
+    page = Document(study.folder / "overview.html")
+    rows = [(attrs["data-variant"], attrs["data-stage"]) for attrs in page.found["tr"] if "data-variant" in attrs]
+    assert {row: rows.count(row) for row in rows} == {
+        **{("base", "Fine-tuning"): 18, ("slow", "Fine-tuning"): 18, ("more", "Fine-tuning"): 12},
+        **{("base", "Pre-training"): 6, ("more", "Pre-training"): 6},
+    }
+    assert len([attrs for attrs in page.found["td"] if attrs.get("data-value") == "no result yet"]) == 1
+    labels = {curve["label"] for curve in json.loads(page.scripts["curves-data"]).values()}
+    assert {"256 images, seed 1", "more, 256 images, seed 1", "slow, 256 images, 32 labels, seed 1"} <= labels
+    links = {unquote(attrs["href"]) for attrs in page.found["a"]}
+    assert "variants/more/pretrain/pretrain=256/seed=1/history.jsonl" in links
+    again = from_csv(study.folder / "cells.csv")  # by hand, from the tables alone
+    analyze(again, tmp_path / "again", {"page"})
+    assert Document(tmp_path / "again/overview.html").found["tr"] == page.found["tr"]
+
+
+def test_a_study_without_variants_has_no_column_for_them(tmp_path):
+    study = study_of(tmp_path, geometry=False)
+    analyze(from_study(study), tmp_path / "page", {"page"})
+    assert not any("data-variant" in attrs for attrs in Document(tmp_path / "page/overview.html").found["tr"])
 
 
 def test_a_published_study_has_no_runs(paper):

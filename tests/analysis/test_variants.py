@@ -107,6 +107,15 @@ def test_results_of_other_code_are_not_compared(fidelity):
         from_study(fidelity)
 
 
+def test_variants_leave_what_the_study_itself_cost_alone(fidelity):
+    tables = from_study(fidelity)
+    own = [job for job in fidelity.jobs.values() if not job.variant]
+    assert set(tables.costs["variant"]) == set(tables.histories["variant"]) == {"base", "raw"}
+    assert len(tables.own.costs) == len(own) < len(tables.costs) == len(fidelity.jobs)
+    assert set(tables.own.jobs) == set(own)
+    assert set(tables.own.histories["variant"]) == {"base"}
+
+
 def test_table_figure_and_statistics_are_written(fidelity, tmp_path):
     for job in fidelity.jobs.values():
         (job.folder / "examples.npz").unlink(missing_ok=True)  # drawing these takes long

@@ -17,7 +17,8 @@ READY = 60_000  # milliseconds
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, Path]:
     """The pages of an invented study, of a part of it, and of the paper's numbers."""
-    study = study_of(tmp_path_factory.mktemp("browser") / "results", downstream=[32, 64, 128, 256])
+    slow = {"slow": {"finetune": {"learning_rate": 1e-4}}}
+    study = study_of(tmp_path_factory.mktemp("browser") / "results", slow, downstream=[32, 64, 128, 256])
     fill(study)
     analyze(from_study(study), study.folder)
     paper = tmp_path_factory.mktemp("paper")
@@ -147,9 +148,15 @@ def test_runs_are_sorted_and_filtered(visit):
     assert 0 < rows.count() < everything
     assert "CLS-Intel" in rows.first.text_content()
     page.fill("#filter", "")
-    page.select_option("#stage", "Pre-training")
+    page.select_option("[data-filter=stage]", "Pre-training")
     assert rows.count() == 6
     assert page.locator("#shown").text_content() == f"6 of {everything} shown"
+    page.select_option("[data-filter=stage]", "Fine-tuning")
+    page.select_option("[data-filter=variant]", "slow")
+    assert rows.count() == 72
+    page.locator("#clear-curves").click()
+    rows.first.locator("input").check()
+    assert page.locator("#curves .keys:visible").text_content().startswith("slow, ")
 
 
 def test_curves_of_chosen_runs(visit):
@@ -157,7 +164,7 @@ def test_curves_of_chosen_runs(visit):
     panel = page.locator("#curves [data-stage=Fine-tuning]")
     assert panel.is_visible()
     assert page.locator("#curves [data-stage=Pre-training]").is_hidden()
-    page.select_option("#stage", "Pre-training")
+    page.select_option("[data-filter=stage]", "Pre-training")
     page.locator("#runs-table tbody tr:visible input").first.check()
     page.locator("#curves [data-stage=Pre-training]").wait_for(state="visible")
     said = "document.querySelector('#curves [data-stage=Pre-training] .plot')._fullData.flatMap(t => t.hovertext)"

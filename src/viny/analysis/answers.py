@@ -1,8 +1,9 @@
 """The answers of a study in a few numbers: what pre-training, labels and intermediate tasks buy, and how sure that is.
 
-They are rows of statistics/effects.csv, doubling.csv and effective_data.csv, put into words.
+They are rows of statistics/effects.csv, encoders.csv, doubling.csv and effective_data.csv, put into words.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from viny.analysis import names
 from viny.analysis.formats import number
 
 VERDICTS = ("supported", "contradicted", "negligible", "undecided", "not tested")
-MOST_TASKS = 3
+MOST_CARDS = 3  # of tasks, of encoders
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def answers(
 ) -> list[Answer]:
     """The answers that the data have."""
     made = [
-        _pretraining(found["effects"], found["effective_data"], confidence),
+        _pretraining("Pre-training", found["effects"], found["effective_data"], confidence),
+        *(_encoders(found["encoders"], confidence) if "encoders" in found else []),
         _labels(found["doubling"], confidence),
         *_tasks(found["effects"], confidence),
         _goal(found["goal"], confidence) if "goal" in found else None,
@@ -44,14 +46,21 @@ def answers(
     return [answer for answer in made if answer]
 
 
-def _pretraining(effects: pd.DataFrame, effective: pd.DataFrame, confidence: float) -> Answer | None:
+def _encoders(found: pd.DataFrame, confidence: float) -> list[Answer | None]:
+    """What encoders buy that were not trained here."""
+    of = found.groupby("encoder", sort=False)
+    return [_pretraining(f"Encoder {name}", rows, rows, confidence) for name, rows in itertools.islice(of, MOST_CARDS)]
+
+
+def _pretraining(what: str, effects: pd.DataFrame, effective: pd.DataFrame, confidence: float) -> Answer | None:
     rows = _bare(effects[(effects["family"] == "pretrain") & effects["effect"].notna()])
     if rows.empty:
         return None
     rows = rows[rows["pretrain"] == rows["pretrain"].max()].sort_values("downstream")
     first, last = rows.iloc[0], rows.iloc[-1]
     unit = f"points of mIoU with {first['downstream']:,} labels, {_ends(first, confidence)}"
-    sentences = [f"From {first['pretrain']:,} images, against a random start."]
+    start = f"From {first['pretrain']:,} images" if first["pretrain"] else "An encoder trained elsewhere"
+    sentences = [f"{start}, against a random start."]
     if len(rows) > 1:
         sentences.append(f"With {last['downstream']:,} labels: {_signed(last['effect'])}, {_ends(last, confidence)}.")
     worth = effective[
@@ -61,7 +70,7 @@ def _pretraining(effects: pd.DataFrame, effective: pd.DataFrame, confidence: flo
         bound = {">": "more than ", "<": "fewer than "}.get(row["bound"], "")
         labels = f"{bound}{round(row['equivalent']):,} labels without it"
         sentences.append(f"{row['downstream']:,} labels with it do as well as {labels}.")
-    return Answer("Pre-training buys", _signed(first["effect"]), unit, sentences, "pretraining")
+    return Answer(f"{what} buys", _signed(first["effect"]), unit, sentences, "pretraining")
 
 
 def _labels(doubling: pd.DataFrame, confidence: float) -> Answer | None:
@@ -82,7 +91,7 @@ def _tasks(effects: pd.DataFrame, confidence: float) -> list[Answer]:
     """What each intermediate task changes, those of the most cells first."""
     rows = effects[(effects["family"] == "intermediate") & effects["effect"].notna()]
     made = []
-    for task in rows["intermediate"].value_counts().index[:MOST_TASKS]:
+    for task in rows["intermediate"].value_counts().index[:MOST_CARDS]:
         here = rows[rows["intermediate"] == task]
         low, high = here["effect"].min(), here["effect"].max()
         value = _signed(low) if len(here) == 1 else f"{_signed(low)} to {_signed(high)}"

@@ -80,10 +80,11 @@ def panels(points: pd.DataFrame, styles: Mapping[str, Look], x: Figure, y: Figur
 
     Args:
         points: columns panel, line, x, y, hover; low and high (ends of an interval) and `bound` (`>` or `<`: an open
-            marker with an arrow) may be missing. Points with intervals stand a little aside of each other.
+            marker with an arrow) may be missing. A line has a gap where `y` is missing. Points with intervals stand a
+            little aside of each other.
         x, y: the axes, as plotly.js knows them.
     """
-    points = points[points["y"].notna()]
+    points = points[points.groupby(["panel", "line"])["y"].transform("count") > 0]
     step = ASIDE if "low" in points and x.get("type") == "log" else 0.0
     marked = [name for name, look in styles.items() if look.symbol and name in set(points["line"])]
     aside = {name: (1 + step) ** (i - (len(marked) - 1) / 2) for i, name in enumerate(marked)}

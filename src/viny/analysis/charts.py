@@ -23,10 +23,12 @@ from viny.analysis.chart import (
     size_axis,
 )
 from viny.analysis.contrasts import contrasts, measure
+from viny.analysis.effects import of_all
 from viny.analysis.formats import number
-from viny.analysis.frames import BLIND, KEYS, Tables
+from viny.analysis.frames import BLIND, Tables
 from viny.analysis.names import LABELED, PRETRAINING
-from viny.analysis.summary import by_seed
+from viny.analysis.scaling import bare_steps
+from viny.analysis.summary import against_compute, by_seed
 
 MIOU = "mIoU (%)"
 POINTS = "change in mIoU (points)"
@@ -43,7 +45,7 @@ def measured(source: Tables, found: Statistics) -> dict[str, Chart]:
     """The charts of scores, of what each stage changes, and of growth, by name."""
     made = {
         "miou": _scores(source, found["summary"]),
-        "change_by_pretraining": _changes(source, found["effects"], "pretrain"),
+        "change_by_pretraining": _changes(source, of_all(found), "pretrain"),
         "effective_data": _effective(source, found["effective_data"]),
         "gain_per_doubling": _doubling(source, found["doubling"]),
         "change_by_intermediate": _changes(source, found["effects"], "intermediate"),
@@ -95,6 +97,7 @@ def _scores(source: Tables, summary: pd.DataFrame) -> Chart | None:
     every = pd.concat(points)
     figures = panels(every, styles, size_axis(LABELED, rows["downstream"]), ranged(axis(MIOU), every))
     caption = f"Mean over the runs of a cell with its {confidence:.0%} interval."
+    caption += " A line has a gap where a cell has no result." if rows["y"].isna().any() else ""
     caption += " Predictions by chance see no image." if blind else ""
     return Chart(
         "mIoU by labels and encoder", caption, figures, styles, PRETRAINING, ("x", "labels"), ["statistics/summary.csv"]
@@ -117,8 +120,8 @@ def _intervals(source: Tables) -> pd.DataFrame:
 
 
 def _changes(source: Tables, effects: pd.DataFrame, family: str) -> Chart | None:
-    confidence, rows = source.confidence, effects[(effects["family"] == family) & effects["effect"].notna()]
-    if rows.empty:
+    confidence, rows = source.confidence, effects[effects["family"] == family]
+    if rows["effect"].isna().all():
         return None
     line, styles = encoders(rows, source)
     against = {"pretrain": "a random start", "intermediate": "the same encoder without a task"}[family]
@@ -149,7 +152,8 @@ def _changes(source: Tables, effects: pd.DataFrame, family: str) -> Chart | None
 
 
 def _effective(source: Tables, effective: pd.DataFrame) -> Chart | None:
-    confidence, rows = source.confidence, effective[effective["equivalent"].notna()]
+    known = effective.groupby("intermediate")["equivalent"].transform("count") > 0
+    confidence, rows = source.confidence, effective[known]
     if rows.empty:
         return None
     line, styles = encoders(rows, source)
@@ -160,7 +164,7 @@ def _effective(source: Tables, effective: pd.DataFrame) -> Chart | None:
         shown = " to ".join(
             "beyond these data" if np.isinf(end) else names.size(round(end)) for end in ends if pd.notna(end)
         )
-        worth = f"worth {bound}{round(row['equivalent']):,} labels without pre-training"
+        worth = f"worth {bound}{row['equivalent']:,.0f} labels without pre-training"
         texts.append(
             hover(f"{encoder}, {row['downstream']:,} labels", worth, shown and f"{confidence:.0%} interval {shown}")
         )
@@ -189,15 +193,13 @@ def _effective(source: Tables, effective: pd.DataFrame) -> Chart | None:
 
 
 def _doubling(source: Tables, doubling: pd.DataFrame) -> Chart | None:
-    confidence, known = source.confidence, doubling[doubling["gain"].notna()]
-    bare = known["intermediate"] == "none"
-    known = known[bare | ~known["axis"].isin(known.loc[bare, "axis"])]
-    if known.empty:
+    confidence, shown = source.confidence, bare_steps(doubling)
+    if shown.empty:
         return None
     figures: list[Figure] = []
     legend: dict[str, Look] = {}
     for along, other in OTHER.items():
-        rows = known[known["axis"] == along]
+        rows = shown[shown["axis"] == along]
         if rows.empty:
             continue
         label, styles = sizes(source, other)
@@ -264,18 +266,9 @@ def _fits(source: Tables, summary: pd.DataFrame, fits: pd.DataFrame, curves: pd.
 
 
 def _compute(source: Tables) -> Chart | None:
-    cells = source.grid
-    own = {"samples": "samples_seen", "seconds": "train_seconds"}
-    frames = []
-    for unit, title in COSTS.items():
-        parts = [own[unit], f"pretrain_{unit}", f"intermediate_{unit}"]
-        if all(part in cells for part in parts):
-            total = cells[parts].astype(float).sum(axis=1, skipna=False)
-            means = cells.assign(x=total).groupby(KEYS)[["x", "miou_percent"]].mean().dropna().reset_index()
-            frames.append(means.assign(unit=title))
-    if not sum(map(len, frames)):
+    points = against_compute(source.grid)
+    if points.empty:
         return None
-    points = pd.concat(frames, ignore_index=True)
     label, styles = sizes(source, "downstream")
     y, figures = ranged(axis(MIOU), points.assign(y=points["miou_percent"])), []
     for (unit, task), rows in points.groupby(["unit", "intermediate"], sort=False):
@@ -283,14 +276,15 @@ def _compute(source: Tables) -> Chart | None:
             hover(
                 f"{names.start(row.pretrain)}, {row.downstream:,} labels",
                 f"mIoU {number(row.miou_percent)}",
-                f"{row.x:,.3g} {unit}",
+                f"{row.cost:,.3g} {COSTS[unit]}",
             )
             for row in rows.itertuples()
         ]
         here = rows.assign(
-            panel=names.panel(task), line=rows["downstream"].map(label), y=rows["miou_percent"], hover=texts
+            **{"panel": names.panel(task), "line": rows["downstream"].map(label), "hover": texts},
+            **{"x": rows["cost"], "y": rows["miou_percent"]},
         )
-        figures += panels(here, styles, log_axis(unit, rows["x"]), y)
+        figures += panels(here, styles, log_axis(COSTS[unit], rows["cost"]), y)
     caption = "Each line joins the cells with the same labels, from a random start to the largest pre-training."
     return Chart(
         "mIoU against all the compute behind it", caption, figures, styles, LABELED, ("x", "cost"), ["cells.csv"]

@@ -42,7 +42,14 @@ def effective_data(
         sure = np.isfinite(curves).all(axis=1)  # rows without errors say nothing
         fine, values = interpolate(n, curves[sure])
     rows = []
-    for cell in [(size, task, d) for size in sizes if size > 0 for task in tasks for d in labels]:
+    for cell in [
+        (size, task, d)
+        for size in sizes
+        if size > 0
+        for task in tasks
+        for d in labels
+        if (size, task, d) in measured.rows
+    ]:
         row = dict(zip(KEYS, cell, strict=True)) | {"bound": ""}
         if curves is not None and measured.has(cell):
             scores = measured.draw([cell], draws, random)[:, 0]

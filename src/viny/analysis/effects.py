@@ -6,12 +6,14 @@ errors are made of: `viny.analysis.contrasts`.
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from viny.analysis.contrasts import TEST_COLUMNS, contrasts, difference, holm, measure
-from viny.analysis.frames import KEYS
+from viny.analysis.effective_data import effective_data
+from viny.analysis.frames import KEYS, on_grid
 from viny.analysis.summary import grid
 
 EFFECT_COLUMNS = ["family", *KEYS, "baseline", *TEST_COLUMNS, "p_holm"]
@@ -51,3 +53,24 @@ def effects(cells: pd.DataFrame, confidence: float = 0.95, shared: bool = False)
         tests = contrasts(of, wanted, confidence).set_index(group.index)
         frames.append(group.join(tests).assign(p_holm=holm(tests["p"])))
     return (pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()).reindex(columns=EFFECT_COLUMNS)
+
+
+def of_encoders(cells: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
+    """What each encoder that was not trained here changes against a random start: statistics/encoders.csv.
+
+    Rows as those of `effects` for pre-training, with the labels that they are worth (`effective_data`) and `encoder`.
+    """
+    own = on_grid(cells)
+    bare, frames = own[own["pretrain"] == 0], []
+    for name, from_it in cells.drop(own.index).groupby("encoder", sort=False):
+        both = pd.concat([bare, from_it.assign(pretrain=1)])
+        changes = effects(both, confidence)
+        changes = changes[changes["family"] == "pretrain"].merge(effective_data(both, confidence), on=KEYS)
+        frames.append(changes.assign(encoder=name, pretrain=0))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def of_all(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """effects.csv with a column `encoder`, and encoders.csv below it, from the statistics by name."""
+    own = found["effects"].assign(encoder="")
+    return pd.concat([own, found["encoders"]], ignore_index=True) if "encoders" in found else own

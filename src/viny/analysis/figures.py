@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from viny.analysis import names, style
 from viny.analysis.frames import KEYS
 from viny.analysis.names import LABELED, PRETRAINING
-from viny.analysis.summary import tasks
+from viny.analysis.scaling import bare_steps
+from viny.analysis.summary import against_compute, tasks
 
 MIOU = "mIoU (%)"
 POINTS = "Change in mIoU (points)"
@@ -77,8 +78,8 @@ def _by_size(frame: pd.DataFrame, value: str, error: str, label: str) -> Figure:
 
 def beside_paper(beside: pd.DataFrame) -> Figure:
     """Each cell's mIoU and the paper's, and their difference, for the cells that the paper has too."""
-    rows = beside[(beside["metric"] == "miou") & beside["published"].notna() & beside["ours"].notna()]
-    if rows.empty:
+    rows = beside[(beside["metric"] == "miou") & beside["published"].notna()]
+    if rows["ours"].isna().all():
         return style.empty(
             "The study shares no measured cell with the paper's grid, so there is nothing to put beside it."
         )
@@ -100,7 +101,7 @@ def beside_paper(beside: pd.DataFrame) -> Figure:
     entries = style.handles(styles, names.from_size)
     if (rows["intermediate"] != "none").any():
         entries += [Line2D([], [], color=style.GREY, ls="--", marker="o", mfc="white", label="after a task")]
-    style.legend(fig, entries, PRETRAINING)
+    style.legend(fig, entries, PRETRAINING, missing=rows["ours"].isna().any())
     return fig
 
 
@@ -237,11 +238,9 @@ def gain_per_doubling(doubling: pd.DataFrame) -> Figure:
     A point stands in the geometric middle of its step. Cells with an intermediate task are left to doubling.csv, if
     there are others.
     """
-    known = doubling[doubling["gain"].notna()]
+    known = bare_steps(doubling)
     if known.empty:
         return style.empty("A gain per doubling needs at least two sizes on an axis; the study has no two measured.")
-    bare = known["intermediate"] == "none"
-    known = known[bare | ~known["axis"].isin(known.loc[bare, "axis"])]
     known = known.assign(middle=np.sqrt(known["from"].astype(float) * known["to"].astype(float)))
     titles = {"downstream": "Doubling the labels", "pretrain": "Doubling the pre-training images"}
     labels = ("", "Points of mIoU per doubling")
@@ -257,7 +256,8 @@ def gain_per_doubling(doubling: pd.DataFrame) -> Figure:
         style.size_axis(ax, {*steps["from"], *steps["to"]})
         ax.set(xlim=(steps["from"].min() / 1.1, steps["to"].max() * 1.1), xlabel=AXES[axis])
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "columnspacing": 1.0, "ncols": 6}
-        ax.legend(handles=style.handles(looks, names.from_size), title=AXES[other], **below)
+        entries = style.handles(looks, names.from_size) + style.crosses(steps["gain"].isna().any())
+        ax.legend(handles=entries, title=AXES[other], **below)
     return grid.figure
 
 
@@ -267,7 +267,7 @@ def effective_data(effective: pd.DataFrame) -> Figure:
     Points on the diagonal: pre-training is worth nothing. Arrows: beyond the measured sizes, only a bound is known, and
     no line joins it.
     """
-    known = effective[effective["equivalent"].notna()]
+    known = effective[effective.groupby("intermediate")["equivalent"].transform("count") > 0]
     if known.empty:
         return style.empty(
             "The worth of pre-training in labels needs cells without pre-training at two or more fine-tuning sizes."
@@ -288,7 +288,7 @@ def effective_data(effective: pd.DataFrame) -> Figure:
             bars = [end.replace(np.inf, np.nan).clip(lower=0).fillna(0) for end in ends]
             gid = f"effective {size} {task}"
             ax.errorbar(exact["at"], exact["equivalent"], bars, **{**look, **style.ERRORS, "linestyle": "", "gid": gid})
-            for point in line.drop(exact.index).itertuples():
+            for point in line.drop(exact.index).dropna(subset="equivalent").itertuples():
                 ax.plot(point.at, point.equivalent, **look, mfc="white")
                 end = point.equivalent * (1.35 if point.bound == ">" else 1 / 1.35)
                 arrow = {"arrowstyle": "->", "color": look["color"], "linewidth": 0.8}
@@ -309,26 +309,17 @@ def gain_against_compute(cells: pd.DataFrame) -> Figure:
     Each line joins the cells with the same labels, from a random start (left end) to the largest pre-training.
     A panel per intermediate task; above images seen, below seconds of training, where they were measured.
     """
-    own = {"samples": "samples_seen", "seconds": "train_seconds"}
-    frames = []
-    for unit in COSTS:
-        parts = [own[unit], f"pretrain_{unit}", f"intermediate_{unit}"]
-        if all(part in cells for part in parts):
-            total = cells[parts].astype(float).sum(axis=1, skipna=False)
-            means = cells.assign(total=total).groupby(KEYS)[["total", "miou_percent"]].mean().dropna().reset_index()
-            frames.append(means.assign(unit=unit))
-    if not any(map(len, frames)):
+    points = against_compute(cells)
+    if points.empty:
         return style.empty("The cost of the cells was not recorded.")
-    points = pd.concat(frames)
     looks = style.looks("downstream", sorted(set(cells["downstream"])))
-    order = [task for task in tasks(cells) if task in set(points["intermediate"])]
-    grid = style.panels(points, "intermediate", names.panel, ("", MIOU), row="unit", col_order=order, sharex="row")
+    grid = style.panels(points, "intermediate", names.panel, ("", MIOU), row="unit", sharex="row")
     for (unit, task), ax in grid.axes_dict.items():
         here = points[points["unit"] == unit]
         for level, line in here[here["intermediate"] == task].groupby("downstream"):
             gid = f"{unit} {level} {task}"
-            ax.plot(line["total"], line["miou_percent"], "o-", color=looks[level]["color"], gid=gid)
-        style.cost_axis(ax, here["total"])
+            ax.plot(line["cost"], line["miou_percent"], "o-", color=looks[level]["color"], gid=gid)
+        style.cost_axis(ax, here["cost"])
         ax.set_xlabel(COSTS[unit])
     style.legend(grid.figure, style.handles(looks, marker="o"), LABELED)
     return grid.figure

@@ -3,12 +3,14 @@
 | file | one row per | content |
 |---|---|---|
 | cells.csv | declared cell and seed | scores in percent, costs, how it was computed; status `done` or `missing` |
-| costs.csv | finished job of any stage | held-out loss, images, updates, seconds, memory, how it was computed |
-| histories.csv | epoch of any job | loss, learning rate, images/s |
+| costs.csv | finished job of any stage, of variants too | held-out loss, updates, seconds, memory, how computed |
+| histories.csv | epoch of any job, of variants too | loss, learning rate, images/s |
 | geometry.csv | encoder and seed | variances (absolute), probe accuracies in percent |
 | similarity.csv | encoder, seed, distance | mean cosine similarity of patches at that Manhattan distance |
 | settings.json | | settings, code, versions and devices of each kind of job, as the jobs recorded them |
-| variants.csv | variant and cell | as cells.csv, with the column `variant`; the study itself is `base` |
+| variants.csv | variant and cell | as cells.csv, with the column `variant`; `shared`: the run is the study's own |
+
+In the column `variant` the study itself is `base`.
 
 `pretrain` is a number of images. Cells of an encoder that the study did not train have its name in the column
 `encoder` and 0 in `pretrain`; they are no part of the grid.
@@ -16,7 +18,8 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import pandas as pd
 from pydantic_core import to_json
 
 from viny.config.claims import Claim
-from viny.config.sections import SETS, Goal, Prices
+from viny.config.sections import BASE, SETS, Goal, Prices
 from viny.errors import VinyError
 from viny.files import write_text
 from viny.grid import Job
@@ -32,6 +35,7 @@ from viny.result import HISTORY
 
 KEYS = ["pretrain", "intermediate", "downstream"]
 PLACE = ["pretrain", "encoder", "intermediate", "downstream", "seed"]
+RUN = ["variant", "stage", *PLACE]
 ENCODER = ["pretrain", "encoder", "intermediate", "seed"]
 OTHERS = ("costs", "histories", "geometry", "similarity", "variants")  # files beside cells.csv
 SCORES = ["status", "accuracy_percent", "miou_percent", "miou_per_image_percent"]
@@ -59,19 +63,25 @@ class Tables:
         settings: settings.json: `study`, `miou` (which one `miou_percent` is), `confidence`, `share_encoder` (all seeds
             start from one encoder a size), `stages` (by kind of job its task, data set, settings and versions), `goal`,
             `budget`, `prices`, `variants` (what each changes), and `key`, which says what the files were made from.
-        jobs: finished jobs, whose pictures can be drawn.
+        costs, histories, jobs: of all finished runs, those of variants too; see `own`.
         folder: where the study's files are, sealed forecasts among them; None for the published study.
     """
 
     cells: pd.DataFrame
     settings: dict[str, Any]
     geometry: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "status", *GEOMETRY, *PROBES, *PROBE_CHANCE))
-    costs: pd.DataFrame = field(default_factory=lambda: _no("stage", *PLACE, *COST))
-    histories: pd.DataFrame = field(default_factory=lambda: _no("stage", *PLACE, *HISTORY))
+    costs: pd.DataFrame = field(default_factory=lambda: _no(*RUN, *COST))
+    histories: pd.DataFrame = field(default_factory=lambda: _no(*RUN, *HISTORY))
     similarity: pd.DataFrame = field(default_factory=lambda: _no(*ENCODER, "distance", "similarity"))
     variants: pd.DataFrame = field(default_factory=lambda: _no("variant", *PLACE))
     jobs: tuple[Job, ...] = ()
     folder: Path | None = None
+
+    @cached_property
+    def own(self) -> "Tables":
+        """The same without the runs of variants: what everything but the table of runs is made from."""
+        costs, histories = (frame[frame["variant"] == BASE] for frame in (self.costs, self.histories))
+        return replace(self, costs=costs, histories=histories, jobs=tuple(job for job in self.jobs if not job.variant))
 
     @property
     def name(self) -> str:
@@ -128,14 +138,17 @@ class Tables:
         stage = self.settings["stages"].get(f"intermediate {intermediate}", {})
         return stage.get("task") or TASKS.get(intermediate.partition("_")[0], "")
 
+    @property
+    def files(self) -> dict[str, pd.DataFrame]:
+        """The tables that have rows, by the names of their files."""
+        return {f"{name}.csv": frame for name in ("cells", *OTHERS) if len(frame := getattr(self, name))}
+
     def write(self, folder: Path) -> None:
-        """Write cells.csv, the other tables that have rows, and settings.json; remove older files of those without."""
-        for name in ("cells", *OTHERS):
-            path, frame = folder / f"{name}.csv", getattr(self, name)
-            if len(frame):
-                write_csv(path, frame)
-            else:
-                path.unlink(missing_ok=True)
+        """Write the tables that have rows and settings.json; remove older files of those without."""
+        for name in {f"{name}.csv" for name in OTHERS} - self.files.keys():
+            (folder / name).unlink(missing_ok=True)
+        for name, frame in self.files.items():
+            write_csv(folder / name, frame)
         write_json(folder / "settings.json", self.settings)
 
 
@@ -159,6 +172,8 @@ def from_csv(path: Path) -> Tables:
         raise VinyError(f"{path} holds no cell")
     files = {name: path.with_name(f"{name}.csv") for name in OTHERS}
     beside = {name: read_frame(file, ["pretrain", "intermediate"]) for name, file in files.items() if file.exists()}
+    for name in beside.keys() & {"costs", "histories"}:  # files of older versions hold the study's own runs alone
+        beside[name] = beside[name].assign(variant=beside[name].get("variant", BASE))
     settings: dict[str, Any] = {"stages": {}}
     file = path.with_name("settings.json")
     try:

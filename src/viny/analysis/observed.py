@@ -17,6 +17,7 @@ from viny.analysis.frames import (
     PRETRAINED,
     PROBE_CHANCE,
     PROBES,
+    RUN,
     SCORES,
     STAGE_COSTS,
     Tables,
@@ -37,16 +38,18 @@ def from_study(study: Study) -> Tables:
     Raises:
         VinyError: the study declares no cell, or a result is damaged or does not belong to the others.
     """
-    results: Results = {job: read_result(job) for job in study.jobs.values()}
-    members = {name: {job: results[job] for job in jobs} for name, jobs in study.members.items()}
+    jobs = study.jobs.values()
+    results: Results = {job: read_result(job) for job in jobs}
+    members = {name: {job: results[job] for job in needed} for name, needed in study.members.items()}
     frames = []
     for name, own in members.items():
         refuse_mixtures(own)
         refuse_other_encoders(own)
         config = vary(study.config, study.config.variants[name]) if name else study.config
-        frames.append(_cells(study.name, own, config.analysis.miou).assign(variant=name or BASE))
+        shared = [bool(name) and not job.variant for job in own if job.stage == "finetune"]
+        frames.append(_cells(study.name, own, config.analysis.miou).assign(variant=name or BASE, shared=shared))
     refuse_mixtures(results, settings=False)
-    cells, own = frames[0].drop(columns="variant"), members[""]
+    cells, own = frames[0].drop(columns=["variant", "shared"]), members[""]
     if cells.empty:
         raise VinyError(f"study {study.name} declares no cell; see `grid:` and its `exclude:` in the study file")
     geometry, similarity = _geometry(own)
@@ -62,8 +65,9 @@ def from_study(study: Study) -> Tables:
         "stages": _stages(own),
     }
     variants = pd.concat(frames if len(frames) > 1 else [frames[0][:0]], ignore_index=True)
-    finished = tuple(job for job, result in own.items() if result)
-    return Tables(cells, settings, geometry, _costs(own), _histories(own), similarity, variants, finished, study.folder)
+    finished = tuple(job for job in jobs if results[job])
+    costs, histories = _costs(results), _histories(jobs)
+    return Tables(cells, settings, geometry, costs, histories, similarity, variants, finished, study.folder)
 
 
 def _cells(study: str, results: Results, headline: str) -> pd.DataFrame:
@@ -112,6 +116,11 @@ def place_of(job: Job) -> dict[str, Any]:
     return at | {"pretrain": 0 if external else name, "encoder": name if external else ""}
 
 
+def run_of(job: Job) -> dict[str, Any]:
+    """The columns RUN."""
+    return {"variant": job.variant or BASE, "stage": job.stage, **place_of(job)}
+
+
 def _encoder(job: Job, results: Results) -> dict[str, float]:
     """What the encoder that a cell starts from was given and cost, and its loss; not a number where it is unknown."""
     costs = dict.fromkeys(STAGE_COSTS, 0.0) | dict.fromkeys(PRETRAINED, math.nan)
@@ -132,8 +141,7 @@ def _costs(results: Results) -> pd.DataFrame:
     """costs.csv: what every finished job cost."""
     rows = [
         {
-            "stage": job.stage,
-            **place_of(job),
+            **run_of(job),
             "heldout_loss": getattr(result.metrics, "loss", None),
             **_spent(job, result),
         }
@@ -141,8 +149,7 @@ def _costs(results: Results) -> pd.DataFrame:
         if result
     ]
     columns = [
-        "stage",
-        *PLACE,
+        *RUN,
         "heldout_loss",
         "images",
         "epochs",
@@ -158,8 +165,8 @@ def _costs(results: Results) -> pd.DataFrame:
 
 def _histories(jobs: Iterable[Job]) -> pd.DataFrame:
     """histories.csv: the training curve of every job that has one."""
-    rows = [{"stage": job.stage, **place_of(job), **epoch} for job in jobs for epoch in read_history(job)]
-    return pd.DataFrame(rows, columns=["stage", *PLACE, *HISTORY]).astype({"downstream": "Int64"})
+    rows = [{**run_of(job), **epoch} for job in jobs for epoch in read_history(job)]
+    return pd.DataFrame(rows, columns=[*RUN, *HISTORY]).astype({"downstream": "Int64"})
 
 
 def _geometry(results: Results) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -94,12 +94,14 @@ class Page:
     """Everything that the page of `source` is made from.
 
     Attributes:
+        runs: those of variants too.
         statistics, claims, tables: by name, as they are written. remark: stands with the verdicts.
         folder: of the page. files: those that are or will be in it.
         note: stands at the top. command: that made the page.
     """
 
     source: Tables
+    runs: runs.RunTable
     statistics: Mapping[str, pd.DataFrame]
     claims: list[dict[str, Any]]
     tables: Mapping[str, Table]
@@ -113,7 +115,6 @@ class Page:
         """The page as HTML."""
         source, claims = self.source, self.claims
         verdicts = Counter(claim["verdict"] for claim in claims)
-        found, curves = runs.runs(source, self.folder)
         sections = self._sections()
         seeds = int(source.cells["seed"].dropna().nunique())
         return render(
@@ -133,11 +134,8 @@ class Page:
             differences=compute_differences(source.cells, source.costs),
             leaks=source.settings.get("leaks", ""),
             remark=self.remark,
-            runs=found,
-            run_headings=runs.HEADINGS,
-            run_files=self._links("cells.csv", "costs.csv"),
-            stages=list(dict.fromkeys(run.cells[0][0] for run in found)),
-            curves=curves,
+            runs=self.runs,
+            run_files=self._links("cells.csv", "variants.csv", "costs.csv"),
             curve_files=self._links("histories.csv"),
             pictures=self._pictures("examples", "failures"),
             tables=[

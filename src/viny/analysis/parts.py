@@ -19,6 +19,7 @@ from viny.analysis import (
     outlook,
     page,
     pictures,
+    runs,
     scaling,
     style,
     tables,
@@ -27,7 +28,7 @@ from viny.analysis import (
 from viny.analysis.claims import judge
 from viny.analysis.crossed import crossed, crossed_table
 from viny.analysis.effective_data import effective_data
-from viny.analysis.effects import effects
+from viny.analysis.effects import effects, of_all, of_encoders
 from viny.analysis.formats import Table
 from viny.analysis.frames import PUBLISHED, Tables, on_grid, write_csv, write_json
 from viny.analysis.published import beside_paper
@@ -41,18 +42,23 @@ from viny.files import write_text
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """The parts of an analysis of `source`, and writing them to `output`.
+    """The parts of an analysis, and writing them to `output`.
 
     Attributes:
+        measured: everything, runs of variants too. source: the study's own.
         note: what figures and page carry. command: what the page says it was made by.
         complete: all parts are written, so the page may point to them.
     """
 
-    source: Tables
+    measured: Tables
     output: Path
     note: str = ""
     command: str = ""
     complete: bool = False
+
+    @property
+    def source(self) -> Tables:
+        return self.measured.own
 
     @cached_property
     def statistics(self) -> dict[str, pd.DataFrame]:
@@ -76,9 +82,10 @@ class Parts:
         return found | {name: frame for name, frame in self._outlook().items() if len(frame)}
 
     def _outlook(self) -> dict[str, pd.DataFrame]:
-        """What is to be expected of cells not run, what a goal takes, what tells before; no rows where nothing does."""
+        """What not every study can say: of encoders from elsewhere, cells not run, a goal; no rows where it cannot."""
         source, cells, confidence = self.source, self.source.grid, self.source.confidence
         found = {
+            "encoders": of_encoders(source.cells, confidence),
             "forecast": forecast.every_forecast(cells, read_seals(source.folder, source.name), confidence),
             "isoquants": buy.isoquants(cells, source.goal, confidence),
             "heldout_loss": heldout.loss_against_miou(cells, confidence),
@@ -160,7 +167,7 @@ class Parts:
         fits = found["scaling_curves"], found["scaling"]
         drawn: dict[str, Callable[[], Figure]] = {
             "miou": partial(figures.miou_by_size, found["summary"]),
-            "change_by_pretraining": partial(figures.change_by, "pretrain", found["effects"]),
+            "change_by_pretraining": partial(figures.change_by, "pretrain", of_all(found)),
             "change_by_intermediate": partial(figures.change_by, "intermediate", found["effects"]),
             "scaling_fits": partial(figures.scaling_fits, on_grid(found["summary"]), *fits),
             "gain_per_doubling": partial(figures.gain_per_doubling, found["doubling"]),
@@ -185,7 +192,7 @@ class Parts:
 
     def write_cells(self) -> None:
         """Write the tables themselves."""
-        self.source.write(self.output)
+        self.measured.write(self.output)
 
     def write_statistics(self) -> None:
         """Write statistics/*.csv."""
@@ -217,11 +224,12 @@ class Parts:
         """Write overview.html, with the pictures that are in figures/."""
         made = page.Page(
             self.source,
+            runs.table(self.measured, self.output),
             self.statistics,
             self.claims,
             self.tables,
             self.output,
-            ("cells.csv", "settings.json") if self.complete else (),
+            [*self.measured.files, "settings.json"] if self.complete else (),
             self.note,
             self.remark,
             self.command,

@@ -1,7 +1,8 @@
-"""The runs of a study for its page: a row each with scores, cost and links, and their training curves."""
+"""The runs of a study and its variants for its page: a row each with scores, cost and links, and training curves."""
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,13 +13,15 @@ import pandas as pd
 from viny.analysis import names
 from viny.analysis.chart import column
 from viny.analysis.formats import MISSING
-from viny.analysis.frames import PLACE, Tables
-from viny.analysis.observed import place_of
+from viny.analysis.frames import PLACE, RUN, Tables
+from viny.analysis.observed import run_of
+from viny.config.sections import BASE
 
 MOST_POINTS = 200  # of a training curve
 MOST_CHOSEN = 6  # curves shown at first
 FILES = {"metrics.json": "metrics", "history.jsonl": "history", "examples.npz": "examples"}
-WORDS = ("stage", "encoder", "task")
+WORDS = ("stage", "variant", "encoder", "task")
+FILTERS = ("stage", "variant")
 NUMBERS = {  # columns of the tables: heading and format
     "downstream": ("labels", ",.0f"),
     "seed": ("seed", ""),
@@ -27,7 +30,6 @@ NUMBERS = {  # columns of the tables: heading and format
     "heldout_loss": ("held-out loss", ".4g"),
     "train_seconds": ("training (s)", ",.1f"),
 }
-HEADINGS = [*WORDS, *(heading for heading, _ in NUMBERS.values()), "device", "finished (UTC)"]
 
 
 @dataclass(frozen=True)
@@ -36,31 +38,53 @@ class Run:
 
     Attributes:
         id: of its curve; empty if it has none. chosen: its curve is shown at first.
-        cells: what is shown, and the value to sort by, in the order of HEADINGS.
+        cells: by heading what is shown, and the value to sort by.
         links: name and address, relative to the page, of each of its files.
     """
 
     id: str
     chosen: bool
-    cells: list[tuple[str, Any]]
+    cells: dict[str, tuple[str, Any]]
     links: list[tuple[str, str]]
 
 
-def runs(tables: Tables, page: Path) -> tuple[list[Run], dict[str, dict[str, Any]]]:
-    """The rows, cells first, and the curves by id; none for a published study, which has no runs.
+@dataclass(frozen=True)
+class RunTable:
+    """The table of runs: its rows, and the training curves by id."""
+
+    rows: list[Run]
+    curves: dict[str, dict[str, Any]]
+
+    @cached_property
+    def columns(self) -> dict[str, bool]:
+        """The headings, and whether a column holds words."""
+        return {heading: heading in WORDS for heading in self.rows[0].cells}
+
+    @cached_property
+    def choices(self) -> dict[str, list[str]]:
+        """What the table can be filtered by, and the values."""
+        shown = {name: [row.cells[name][0] for row in self.rows] for name in FILTERS if name in self.columns}
+        return {name: list(dict.fromkeys(values)) for name, values in shown.items()}
+
+
+def table(tables: Tables, page: Path) -> RunTable:
+    """The runs of cells first; none for a published study. A run that a variant shares with the study is there once.
 
     Args:
         page: the folder of the page, from which links start.
     """
-    cells = tables.cells.rename(columns={"loss": "heldout_loss"}).assign(stage="finetune")
+    declared = tables.variants if len(tables.variants) else tables.cells.assign(variant=BASE)
+    cells = declared.rename(columns={"loss": "heldout_loss"}).assign(stage="finetune")
     if cells["seed"].isna().all():
-        return [], {}
-    jobs = {(job.stage, *_place(place_of(job))): job for job in tables.jobs}
-    histories = tables.histories.groupby(["stage", *PLACE], dropna=False, sort=False)
-    epochs = {(stage, *_place(dict(zip(PLACE, place, strict=True)))): rows for (stage, *place), rows in histories}
+        return RunTable([], {})
+    jobs = {_key(run_of(job)): job for job in tables.jobs}
+    histories = tables.histories.groupby(RUN, dropna=False, sort=False)
+    epochs = {_key(dict(zip(RUN, run, strict=True))): rows for run, rows in histories}
     costs = {_key(row): row for row in tables.costs.to_dict("records")}
-    rows = {_key(row): {**costs.get(_key(row), {}), **row} for row in cells.to_dict("records")}
-    done = cells[cells["status"] == "done"]
+    own = [row for row in cells.to_dict("records") if not row.get("shared")]
+    rows = {_key(row): {**costs.get(_key(row), {}), **row} for row in own}
+    varied = any(row["variant"] != BASE for row in own)
+    done = cells[(cells["status"] == "done") & (cells["variant"] == BASE)]
     most = done[done["downstream"] == done["downstream"].max()].drop_duplicates(["pretrain", "encoder", "intermediate"])
     chosen = {_key(row) for row in most.head(MOST_CHOSEN).to_dict("records")}
     found: list[Run] = []
@@ -68,14 +92,16 @@ def runs(tables: Tables, page: Path) -> tuple[list[Run], dict[str, dict[str, Any
     for key, row in (rows | {key: row for key, row in costs.items() if key not in rows}).items():
         name = f"r{len(found)}" if key in epochs else ""
         shown = _cells(row)
+        if not varied:
+            del shown["variant"]
         if name:
-            curves[name] = _curve(row, [text for text, _ in shown], epochs[key])
+            curves[name] = _curve(row, {heading: text for heading, (text, _) in shown.items()}, epochs[key])
         links = []
         if job := jobs.get(key):
             files = {job.folder / file: label for file, label in FILES.items()} | {job.log: "log"}
             links = [(label, link(path, page)) for path, label in files.items() if path.is_file()]
         found.append(Run(name, key in chosen, shown, links))
-    return found, curves
+    return RunTable(found, curves)
 
 
 def link(path: Path, page: Path) -> str:
@@ -84,7 +110,7 @@ def link(path: Path, page: Path) -> str:
 
 
 def _key(row: Any) -> tuple[Any, ...]:
-    return row["stage"], *_place(row)
+    return row["variant"], row["stage"], *_place(row)
 
 
 def _place(row: Any) -> tuple[Any, ...]:
@@ -94,26 +120,30 @@ def _place(row: Any) -> tuple[Any, ...]:
     return tuple(None if pd.isna(v) or v == "" else int(v) if isinstance(v, float) else v for v in (*values, seed))
 
 
-def _cells(row: dict[str, Any]) -> list[tuple[str, Any]]:
+def _cells(row: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     pretrain, encoder, task, *_ = _place(row)
-    cells: list[tuple[str, Any]] = [(names.stage(row["stage"]), row["stage"])]
-    cells += [(names.start(pretrain, encoder or ""), encoder or pretrain), (names.task(task or MISSING), task or "")]
-    for name, (_, form) in NUMBERS.items():
+    words = [(names.stage(row["stage"]), row["stage"]), (row["variant"], row["variant"])]
+    words += [(names.start(pretrain, encoder or ""), encoder or pretrain), (names.task(task or MISSING), task or "")]
+    cells = dict(zip(WORDS, words, strict=True))
+    for name, (heading, form) in NUMBERS.items():
         value = row.get(name)
         known = value is not None and not pd.isna(value)
-        cells.append((format(value, form), value) if known else (MISSING, ""))
+        cells[heading] = (format(value, form), value) if known else (MISSING, "")
     when = row.get("finished")
     device = row.get("device_name") if pd.notna(row.get("device_name")) else MISSING
     if row.get("status") == "missing":
         device = "no result yet"
-    return [*cells, (str(device), device), (str(when).replace("T", " ")[5:16] if pd.notna(when) else MISSING, when)]
+    finished = str(when).replace("T", " ")[5:16] if pd.notna(when) else MISSING
+    return cells | {"device": (str(device), device), "finished (UTC)": (finished, when)}
 
 
-def _curve(row: dict[str, Any], shown: list[str], epochs: pd.DataFrame) -> dict[str, Any]:
+def _curve(row: dict[str, Any], shown: dict[str, str], epochs: pd.DataFrame) -> dict[str, Any]:
     """A curve for the page's script: loss by epoch, and the loss on held-out images after the last."""
     kept = epochs.iloc[np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), MOST_POINTS)).round().astype(int))]
-    stage, start, task, labels, seed, *_ = shown
-    parts = [start, task if task not in ("none", MISSING) else "", f"{labels} labels" if labels != MISSING else ""]
+    words = (shown.get("variant", BASE), shown["encoder"], shown["task"])
+    parts = [word for word in words if word not in (BASE, "none", MISSING)]
+    parts += [f"{shown['labels']} labels"] if shown["labels"] != MISSING else []
     numbers = {"epoch": column(kept["epoch"]), "loss": column(kept["loss"])}
     heldout = column([row.get("heldout_loss")])[0]
-    return {"stage": stage, "label": ", ".join([*filter(None, parts), f"seed {seed}"]), **numbers, "heldout": heldout}
+    label = ", ".join([*parts, f"seed {shown['seed']}"])
+    return {"stage": shown["stage"], "label": label, **numbers, "heldout": heldout}

@@ -144,17 +144,27 @@ def gain_per_doubling(cells: pd.DataFrame, confidence: float = 0.95, shared: boo
     """Points gained per doubling of data over each step of each axis (sizes above 0), a row each, with tests."""
     sizes, tasks, labels = grid(cells)
     used = [size for size in sizes if size > 0]
+    measured = measure(cells, shared)
     places, wanted = [], []
     for task in tasks:
         steps = [("downstream", (p, task, d), (p, task, e)) for p in sizes for d, e in itertools.pairwise(labels)]
         steps += [("pretrain", (p, task, d), (q, task, d)) for d in labels for p, q in itertools.pairwise(used)]
         for axis, start, end in steps:
+            if not {start, end} <= measured.rows.keys():
+                continue  # not declared
             first, last = (start[2], end[2]) if axis == "downstream" else (start[0], end[0])
             doublings = np.log2(last / first)
             places.append((axis, *start, first, last))
             wanted.append({end: 1 / doublings, start: -1 / doublings})
-    tests = contrasts(measure(cells, shared), wanted, confidence).rename(columns={"effect": "gain"})
+    tests = contrasts(measured, wanted, confidence).rename(columns={"effect": "gain"})
     return pd.concat([pd.DataFrame(places, columns=[*PLACE, "from", "to"]), tests], axis=1)
+
+
+def bare_steps(doubling: pd.DataFrame) -> pd.DataFrame:
+    """What charts show of `gain_per_doubling`: steps without intermediate task, and all on an axis that has none."""
+    known, bare = doubling[doubling["gain"].notna()], doubling["intermediate"] == "none"
+    shown = bare | ~doubling["axis"].isin(known.loc[bare, "axis"])
+    return doubling[shown & doubling["axis"].isin(known["axis"])]
 
 
 def _shape(n: np.ndarray, exponents: np.ndarray, reference: float) -> np.ndarray:

@@ -114,13 +114,13 @@ def looks(variable: str, levels: Iterable[Any]) -> dict[Any, dict[str, Any]]:
 def error_lines(
     ax: Axes, frame: pd.DataFrame, x: str, y: str, error: str, hue: str, styles: Looks, step: float = 0.03, **look: Any
 ) -> None:
-    """One line with error bars per level of `hue`, `step` apart; a cross on the lower edge where `y` is missing."""
+    """One line with error bars per level of `hue`, `step` apart; a gap, and a cross below it, where `y` is missing."""
     for index, (level, own) in enumerate(styles.items()):
         line = frame[frame[hue] == level].sort_values(x)
-        there, gone = line[line[y].notna()], line.loc[line[y].isna(), x]
-        if len(there):
-            at = there[x] * (1 + step) ** (index - (len(styles) - 1) / 2)  # aside on a logarithmic axis
-            ax.errorbar(at, there[y], there[error].fillna(0), **{**own, **ERRORS, **look})
+        gone = line.loc[line[y].isna(), x]
+        if len(gone) < len(line):
+            at = line[x] * (1 + step) ** (index - (len(styles) - 1) / 2)  # aside on a logarithmic axis
+            ax.errorbar(at, line[y], line[error].fillna(0), **{**own, **ERRORS, **look})
         if len(gone):
             edge: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "clip_on": False, "gid": "missing"}
             ax.plot(gone, [0.02] * len(gone), "x", color=own["color"], **edge)
@@ -158,12 +158,16 @@ def legend(
     fig: Figure, entries: Sequence[Line2D], title: str = "", missing: bool = False, columns: int | None = None
 ) -> None:
     """One legend above all panels; with `missing` it explains the crosses of `error_lines`, too."""
-    crosses = [Line2D([], [], color=GREY, marker="x", linestyle="", label="no result yet")] if missing else []
-    every = [*entries, *crosses]
+    every = [*entries, *crosses(missing)]
     columns = columns or (8 if fig.get_figwidth() > SINGLE else 2 + (len(every) != 4))
     fig.legend(
         handles=every, title=title, loc="outside upper center", ncols=min(len(every), columns), columnspacing=1.2
     )
+
+
+def crosses(missing: bool) -> list[Line2D]:
+    """The entry of a legend for the crosses of `error_lines`, if there are any."""
+    return [Line2D([], [], color=GREY, marker="x", linestyle="", label="no result yet")] if missing else []
 
 
 def empty(sentence: str) -> Figure:

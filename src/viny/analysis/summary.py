@@ -68,6 +68,27 @@ def check_unique(cells: pd.DataFrame) -> None:
         raise VinyError(f"{len(twice)} cell(s) are in cells.csv twice, first {place}; write the file again")
 
 
+def against_compute(cells: pd.DataFrame) -> pd.DataFrame:
+    """Mean mIoU of each cell and the `cost` of all stages behind it, by `unit`: `samples` seen and `seconds`.
+
+    Only what was recorded. A cell without result has no mIoU, and a cost between those of its neighbors.
+    """
+    frames = []
+    for unit, own in (("samples", "samples_seen"), ("seconds", "train_seconds")):
+        parts = [own, f"pretrain_{unit}", f"intermediate_{unit}"]
+        if set(parts) <= {*cells}:
+            total = cells[parts].astype(float).sum(axis=1, skipna=False)
+            means = cells.assign(cost=total).groupby(KEYS)[["cost", "miou_percent"]].mean().reset_index()
+            means = means.sort_values("intermediate", key=lambda task: task.where(task != "none", ""), kind="stable")
+            means["miou_percent"] = means["miou_percent"].where(means["cost"].notna())
+            means["cost"] = means.groupby(["intermediate", "downstream"])["cost"].transform(
+                lambda cost: cost.interpolate()
+            )
+            known = means.groupby("intermediate")["miou_percent"].transform("count") > 0
+            frames.append(means[known].assign(unit=unit))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*KEYS, "cost", "unit"])
+
+
 def with_encoders(cells: pd.DataFrame) -> pd.DataFrame:
     """`summarize` with a column `encoder`: empty for the cells of the grid, then those of encoders not trained here."""
     parts = [summarize(group).assign(encoder=name) for name, group in cells.groupby("encoder")]

@@ -153,18 +153,19 @@ function prepareRuns() {
     });
   }
   const words = document.getElementById("filter");
-  const stage = document.getElementById("stage");
+  const choices = all("[data-filter]");
   const filter = () => {
     const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of body.rows) {
       const text = row.textContent.toLowerCase();
-      row.hidden = !(wanted.every((word) => text.includes(word)) && [row.dataset.stage, ""].includes(stage.value));
+      const chosen = choices.every((select) => [row.dataset[select.dataset.filter], ""].includes(select.value));
+      row.hidden = !(wanted.every((word) => text.includes(word)) && chosen);
     }
     const shown = [...body.rows].filter((row) => !row.hidden).length;
     document.getElementById("shown").textContent = `${shown.toLocaleString("en")} of ${body.rows.length.toLocaleString("en")} shown`;
   };
   words.addEventListener("input", filter);
-  stage.addEventListener("change", filter);
+  choices.forEach((select) => select.addEventListener("change", filter));
   filter();
 }
 
