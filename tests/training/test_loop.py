@@ -35,6 +35,9 @@ class Regression:
     def read(self, rows):
         return {"x": self.x[rows]}
 
+    def prefetch(self, rows):
+        pass
+
     def loss(self, batch):
         x = batch["x"]
         self.steps += 1

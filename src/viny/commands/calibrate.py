@@ -94,6 +94,6 @@ def random_store(job: Job, images: int) -> Store:
         names=[str(number) for number in range(count)],
         classes=classes,
         mask_classes=classes,
-        index=[],
+        numbers=np.zeros((count, 4), dtype=np.int64),
         signatures=np.zeros((count, SIGNATURE), dtype=np.uint8),
     )

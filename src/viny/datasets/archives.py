@@ -10,7 +10,9 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from viny.datasets.trees import File, Reader, Tree, check_size, is_image, is_jun
 from viny.errors import VinyError
 from viny.logs import Progress
 
+THREADS = 8  # inner tars that are listed at a time
 MAX_HEADER_BYTES = 2**20  # of a tar's extended header, which holds a long name
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstandard"}
 # What the libraries raise on damaged archives.
@@ -151,19 +154,33 @@ class _Member(tarfile.TarInfo):
 
 def _tar_members(path: Path) -> Iterator[tuple[str, File | None]]:
     progress = Progress(f"list {path.name}", path.stat().st_size // 10**6, "MB")
+    inner: list[tuple[tarfile.TarInfo, str]] = []
     with tarfile.open(path, "r:", tarinfo=_Member) as outer:
         for member, name in _headers(outer, str(path)):
-            if member.isdir() or not name.endswith(".tar"):
+            if not member.isdir() and name.endswith(".tar"):
+                inner.append((member, name))
+            else:
                 yield name, None if member.isdir() else File(name, member.size, member.offset_data)
-                continue
-            folder = name.removesuffix(".tar")
-            yield folder, None
-            with tarfile.open(fileobj=outer.extractfile(member), mode="r:", tarinfo=_Member) as inner:
-                for image, inner_name in _headers(inner, f"{path}: {name}"):
-                    at = member.offset_data + image.offset_data
-                    full = f"{folder}/{inner_name}"
-                    yield full, None if image.isdir() else File(full, image.size, at)
-            progress.advance((member.offset_data + member.size) // 10**6 - progress.done)
+    # Each header says where the next one is: listing one tar waits for the disk, several share the wait.
+    with ThreadPoolExecutor(THREADS) as pool:
+        for (tar, name), members in zip(inner, pool.map(partial(_inner_members, path), inner), strict=True):
+            yield name.removesuffix(".tar"), None
+            yield from members
+            progress.advance((tar.offset_data + tar.size) // 10**6 - progress.done)
+
+
+def _inner_members(path: Path, inner: tuple[tarfile.TarInfo, str]) -> list[tuple[str, File | None]]:
+    """What `_tar_members` yields for the members of an inner tar, given by its header and name."""
+    tar, name = inner
+    members: list[tuple[str, File | None]] = []
+    with (
+        tarfile.open(path, "r:", tarinfo=_Member) as outer,
+        tarfile.open(fileobj=outer.extractfile(tar), mode="r:", tarinfo=_Member) as archive,
+    ):
+        for member, inner_name in _headers(archive, f"{path}: {name}"):
+            full, at = f"{name.removesuffix('.tar')}/{inner_name}", tar.offset_data + member.offset_data
+            members.append((full, None if member.isdir() else File(full, member.size, at)))
+    return members
 
 
 def _headers(archive: tarfile.TarFile, where: str) -> Iterator[tuple[tarfile.TarInfo, str]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,7 +16,7 @@ from viny.datasets.leaks import Matcher
 from viny.datasets.listing import TEST, Entry, Listing, counted
 from viny.datasets.order import in_order, rank
 from viny.datasets.parallel import Decoder, Decoding, decoding
-from viny.datasets.store import Store, digests, read_manifest
+from viny.datasets.store import Line, Store, digests, read_manifest
 from viny.datasets.trees import bad_size, some
 from viny.errors import VinyError, shortened
 from viny.files import SUFFIX, replacing
@@ -108,7 +107,7 @@ class _Build:
         self.spec, self.listing, self.draft = spec, listing, draft
         self.skip = spec.bad_images == "skip"
         self.bad: list[tuple[Entry, str]] = []
-        self.index: list[dict[str, Any]] = []
+        self.index: list[Line] = []
         self.dropped: list[str] = []  # training images that are also test images
         self.shown: set[int] = set()  # classes in the training images
 
@@ -167,8 +166,7 @@ class _Build:
                 for file, each in zip(self.files, values, strict=True):
                     file.write(each.tobytes())
                 self.shown |= {entry.label} if row.mask is None else {*np.unique(row.mask).tolist()}
-                line = {"name": entry.name, "label": entry.label, "width": row.width, "height": row.height}
-                self.index.append(line | {"crc32": row.crc32})
+                self.index.append(Line(entry.name, entry.label, row.width, row.height, row.crc32))
                 self.progress.advance(1)
                 if len(self.index) == target:
                     break
@@ -176,7 +174,7 @@ class _Build:
 
     def _describe(self, tests: int) -> None:
         spec, listing = self.spec, self.listing
-        lines = "".join(json.dumps(line) + "\n" for line in self.index)
+        lines = "".join(json.dumps(line._asdict()) + "\n" for line in self.index)
         (self.draft / stores.INDEX).write_text(lines, encoding="utf-8")
         digests(self.index, tests, len(listing.classes), len(listing.mask_classes)).tofile(self.draft / stores.DIGESTS)
         manifest = {

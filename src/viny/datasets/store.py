@@ -13,10 +13,11 @@ A store is a folder that is put in place only when it is complete:
 import hashlib
 import json
 import zlib
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,16 @@ SIGNATURE = 776  # bytes of a signature, see `viny.datasets.leaks`
 IGNORE = 255  # label of mask pixels that count neither in the loss nor in the metrics
 # Fields of the manifest that a store cannot be read without.
 FIELDS = {"name": str, "pixels": int, "count": int, "tests": int, "classes": list, "mask_classes": list}
+
+
+class Line(NamedTuple):
+    """A line of the index: a row's name, class index (-1 without classes), size of the original image, and checksum."""
+
+    name: str
+    label: int
+    width: int
+    height: int
+    crc32: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Store:
     names: list[str]
     classes: list[str]  # names of the classes of `labels`
     mask_classes: list[str]  # names of the classes of `masks`
-    index: list[dict[str, Any]]  # lines of the index
+    numbers: np.ndarray  # int64 (N, 4), the lines of the index without their names
     signatures: np.ndarray  # uint8 (N, 776), by which copies of an image are found; memory-mapped
 
     @classmethod
@@ -70,7 +81,7 @@ class Store:
             if size != expected:
                 found = "is missing" if size is None else f"has {size:,} bytes where {expected:,} are expected"
                 raise VinyError(f"{folder / name} {found}; {_rebuild(folder)}")
-        index = _read_index(folder, count)
+        names, numbers = _read_index(folder, count)
         return cls(
             folder=folder,
             name=manifest["name"],
@@ -79,12 +90,12 @@ class Store:
             pixels=side,
             images=np.memmap(folder / IMAGES, np.uint8, "r", shape=(count, side, side, 3)),
             masks=np.memmap(folder / MASKS, np.uint8, "r", shape=(count, side, side)) if MASKS in sizes else None,
-            labels=np.array([row["label"] for row in index], dtype=np.int64) if manifest["classes"] else None,
-            aspect=np.array([row["width"] / row["height"] for row in index], dtype=np.float32),
-            names=[row["name"] for row in index],
+            labels=numbers[:, 0].copy() if manifest["classes"] else None,
+            aspect=(numbers[:, 1] / numbers[:, 2]).astype(np.float32),
+            names=names,
             classes=manifest["classes"],
             mask_classes=manifest["mask_classes"],
-            index=index,
+            numbers=numbers,
             signatures=np.memmap(folder / SIGNATURES, np.uint8, "r", shape=(count, SIGNATURE)),
         )
 
@@ -101,13 +112,14 @@ class Store:
         rows = self.count if rows is None else min(rows, self.count)
         expected = np.fromfile(self.folder / DIGESTS, "<u8", rows)
         counts = len(self.classes), len(self.mask_classes)
-        if not np.array_equal(digests(self.index[:rows], self.tests, *counts), expected):
+        lines = (Line(name, *row.tolist()) for name, row in zip(self.names[:rows], self.numbers, strict=False))
+        if not np.array_equal(digests(lines, self.tests, *counts), expected):
             raise VinyError(
                 f"{self.folder}: {INDEX}, {MANIFEST} and {DIGESTS} do not fit together; {_rebuild(self.folder)}"
             )
         masks = [None] * rows if self.masks is None else self.masks
         found = (row_crc32(*pair) for pair in zip(self.images[:rows], masks, strict=False))
-        damaged = [row for row, crc32 in enumerate(found) if crc32 != self.index[row]["crc32"]]
+        damaged = [row for row, crc32 in enumerate(found) if crc32 != self.numbers[row, 3]]
         if damaged:
             shown = ", ".join(f"{row} ({self.names[row]})" for row in damaged[:5])
             more = f" and {len(damaged) - 5:,} more" if len(damaged) > 5 else ""
@@ -140,18 +152,17 @@ def prefix_checksum(folder: Path, rows: int) -> str | None:
 
 
 def row_crc32(image: np.ndarray, mask: np.ndarray | None) -> int:
-    """CRC-32 of the bytes of an image followed by those of its mask."""
-    value = zlib.crc32(image.tobytes())
-    return value if mask is None else zlib.crc32(mask.tobytes(), value)
+    """CRC-32 of the bytes of an image followed by those of its mask, both contiguous."""
+    value = zlib.crc32(image.data)
+    return value if mask is None else zlib.crc32(mask.data, value)
 
 
-def digests(rows: Iterable[dict[str, Any]], tests: int, classes: int, mask_classes: int) -> np.ndarray:
+def digests(lines: Iterable[Line], tests: int, classes: int, mask_classes: int) -> np.ndarray:
     """Per row the digest of all rows up to it: content, label, original size and name; uint64."""
     state = hashlib.sha256(f"{tests} {classes} {mask_classes}\n".encode())
     found = []
-    for row in rows:
-        line = f"{row['crc32']:08x} {row['label']} {row['width']}x{row['height']} {row['name']}\n"
-        state.update(line.encode("utf-8", "surrogateescape"))
+    for name, label, width, height, crc32 in lines:
+        state.update(f"{crc32:08x} {label} {width}x{height} {name}\n".encode("utf-8", "surrogateescape"))
         found.append(state.digest()[:8])
     return np.frombuffer(b"".join(found), dtype="<u8")
 
@@ -160,18 +171,21 @@ def _digest(folder: Path, rows: int) -> str:
     return np.fromfile(folder / DIGESTS, "<u8", 1, offset=8 * (rows - 1)).tobytes().hex()
 
 
-def _read_index(folder: Path, count: int) -> list[dict[str, Any]]:
-    path = folder / INDEX
+def _read_index(folder: Path, count: int) -> tuple[list[str], np.ndarray]:
+    """The names of all rows, and int64 (N, 4) the other fields of their lines."""
+    path, names, numbers = folder / INDEX, [], array("q")
     try:
-        rows = json.loads(b"[" + b",".join(path.read_bytes().splitlines()) + b"]")
-        if len(rows) != count:
-            raise ValueError(f"{len(rows):,} lines where {count:,} are expected")
-        for row in rows:
-            numbers = (row["label"], row["width"], row["height"], row["crc32"])
-            whole = all(type(number) is int and -1 <= number < 2**32 for number in numbers) and row["height"] > 0
-            if not whole or type(row["name"]) is not str:
-                raise ValueError(f"a line says {row}")
-        return rows
+        with path.open(encoding="utf-8") as file:
+            for text in file:
+                line = Line(**json.loads(text))
+                whole = all(type(number) is int and -1 <= number < 2**32 for number in line[1:]) and line.height > 0
+                if not whole or type(line.name) is not str:
+                    raise ValueError(f"a line says {line._asdict()}")
+                names.append(line.name)
+                numbers.extend(line[1:])
+        if len(names) != count:
+            raise ValueError(f"{len(names):,} lines where {count:,} are expected")
+        return names, np.frombuffer(numbers, np.int64).reshape(count, 4)
     except FileNotFoundError:
         raise VinyError(f"{path} is missing; {_rebuild(folder)}") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -90,6 +90,11 @@ class StoreTask:
         """The stored images (B, S, S, 3) and their truth, on the device."""
         return {name: values[rows] for name, values in self._rows.items()}
 
+    def prefetch(self, rows: Tensor) -> None:
+        """Have what is to be read next brought from the disk."""
+        for values in self._rows.values():
+            values.prefetch(rows)
+
     def fitted(self, images: Tensor) -> Tensor:
         """Whole stored images (B, S, S, 3) at the encoder's size, (B, 3, s, s) in 0..1."""
         size = self.encoder.image_size

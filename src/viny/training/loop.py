@@ -37,6 +37,10 @@ class Task(Protocol):
         """What is stored of the images with row numbers `rows` (B,), on the device."""
         ...
 
+    def prefetch(self, rows: Tensor) -> None:
+        """Prepare to read the images with row numbers `rows` (B,) next, without waiting for them."""
+        ...
+
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the images whose random numbers, without `row`, and stored values are in `batch`: a scalar."""
         ...
@@ -104,6 +108,7 @@ def train(
                 start = (step - first) * batch_size
                 part = slice(start, start + batch_size)
                 batch = {name: values[part] for name, values in numbers.items()} | task.read(rows[part])
+                task.prefetch(rows[part.stop : part.stop + batch_size])
                 loss, size = update(batch, schedule.learning_rate_at(step)), len(rows[part])
                 loss_sum += loss.to(loss_sum.dtype) * size
                 at.step, at.samples = step + 1, at.samples + size
