@@ -28,7 +28,7 @@ from viny.errors import VinyError, command
 from viny.grid import PROCEDURAL, StoreSpec, Study
 from viny.logs import Progress, setup
 
-WHOLE = 20_000  # of larger sets only the images that the grid uses are read
+WHOLE = 20_000  # of larger sets only the images that the grid uses are read, and the first of these compared
 TILES = 24  # images on a contact sheet
 SHOWN = 20  # classes in a table
 
@@ -51,7 +51,7 @@ class Report:
         widths, heights: smallest and largest, in pixels. classes: of the masks or labels.
         ignored: pixels that do not count; None without masks.
         left_out: number of files that are no part of the set, by what they are.
-        twins: pairs of images that look the same. leaks: training images that look like test images.
+        twins: pairs that look the same, among the first WHOLE images. leaks: training images like test images.
         bad: images that cannot be used, with the reasons.
         problems: what would stop a run. notes: what may be intended. sheet: file of the contact sheet.
     """
@@ -180,7 +180,7 @@ class Inspected:
         report, names, every = self.report, list(self.looks), list(self.looks.values())
         report.widths = min(look.width for look in every), max(look.width for look in every)
         report.heights = min(look.height for look in every), max(look.height for look in every)
-        pairs = twins(np.stack([look.signature for look in every]))
+        pairs = twins(np.stack([look.signature for look in every[:WHOLE]]))  # the time grows with the square
         report.twins = [(names[one], names[other]) for one, other in pairs]
         images, amounts = self._tally(listing, [entry for entry in listing.entries if entry.name in self.looks])
         shares = amounts / amounts.sum() if amounts.sum() else amounts
