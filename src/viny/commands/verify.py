@@ -7,10 +7,8 @@ date is what `viny.survey` says of them.
 import gc
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from pathlib import Path
 
 from rich.text import Text
@@ -28,7 +26,6 @@ from viny.result import Result, read_result
 from viny.survey import survey
 
 _LISTED = 20  # folders that are named
-_CHUNK = 64  # results that a thread takes at a time
 
 Problems = Iterator[tuple[Job, str]]
 Results = Mapping[Job, Result]
@@ -80,10 +77,7 @@ def main(argv: Sequence[str]) -> int:
 def verify(study: Study) -> Report:
     """Check all results of a study."""
     found, problems = survey(study), defaultdict[Job, list[str]](list)
-    jobs = list(study.jobs.values())
-    chunks = [jobs[first : first + _CHUNK] for first in range(0, len(jobs), _CHUNK)]
-    with ThreadPoolExecutor() as pool:  # threads wait for the disk and hash at the same time
-        read = dict(zip(jobs, chain.from_iterable(pool.map(lambda chunk: [*map(_read, chunk)], chunks)), strict=True))
+    read = {job: _read(job) for job in study.jobs.values()}
     results = {job: result for job, (result, _) in read.items() if result}
     wrong = ((job, problem) for job, (_, each) in read.items() for problem in each)
     for job, problem in (*wrong, *_encoders(results), *_images(results)):
