@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.measure import Group, Options, report
 
-NAMES = ("step", "images", "startup", "planning", "parallel", "demo")  # modules with `run(options)`
+NAMES = ("step", "images", "scale", "startup", "planning", "parallel", "demo")  # modules with `run(options)`
 
 
 def main(argv: Sequence[str] | None = None) -> int:
