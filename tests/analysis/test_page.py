@@ -98,8 +98,7 @@ def test_a_size_looks_the_same_in_all_charts(page):
     for name in ("miou", "change_by_pretraining", "change_by_intermediate", "effective_data"):
         for panel in page.charts[name]:
             for trace in panel["data"]:
-                symbols = trace["marker"]["symbol"]
-                symbol = symbols if isinstance(symbols, str) else symbols[0]
+                symbol = trace["marker"]["symbol"]
                 looks.setdefault(trace["meta"], set()).add((trace["line"]["color"], symbol.removesuffix("-open")))
     assert looks["256"] == {("var(--ramp-1)", "square")}
     assert looks["1,024"] == {("var(--ramp-8)", "triangle-up")}
@@ -171,15 +170,29 @@ def test_a_line_has_a_gap_where_a_declared_cell_has_no_result(tmp_path):
     analyze(from_study(study), tmp_path / "page", {"page"})
     charts = Document(tmp_path / "page/overview.html").charts
     for name in ("miou", "change_by_pretraining", "effective_data"):
-        lines = {trace["meta"]: trace["y"] for panel in charts[name] for trace in panel["data"]}
-        assert [y is None for y in lines["256"]] == [False, True, False, False]
-        assert len(lines["1,024"]) == 3  # an excluded size is no gap
-        assert None not in lines["1,024"]
+        shown: dict[str, dict[float, bool]] = {"256": {}, "1,024": {}}
+        for trace in (trace for panel in charts[name] for trace in panel["data"] if trace["meta"] in shown):
+            points = shown[trace["meta"]]
+            points |= {x: points.get(x, False) or y is not None for x, y in zip(trace["x"], trace["y"], strict=True)}
+        assert [known for _, known in sorted(shown["256"].items())] == [True, False, True, True]
+        assert list(shown["1,024"].values()) == [True, True, True]  # an excluded size is no gap
     lines = {trace["meta"]: trace["y"] for trace in charts["gain_per_doubling"][0]["data"]}
     assert [y is None for y in lines["256 pre-training images"]] == [True, True, False]
     lines = {trace["meta"]: trace["y"] for trace in charts["gain_against_compute"][0]["data"]}
     assert [y is None for y in lines["64 labels"]] == [False, True]
     assert [y is None for y in lines["32 labels"]] == [False, False, False]
+
+
+def test_bounds_are_open_markers_that_no_line_joins(paper):
+    for panel in paper.charts["effective_data"]:
+        lines = {trace["meta"]: trace for trace in panel["data"] if "lines" in trace["mode"]}
+        bounds = [trace for trace in panel["data"] if trace["marker"]["symbol"].endswith("-open")]
+        assert bounds
+        for bound in bounds:
+            assert bound["mode"] == "markers+text"
+            assert set(bound["text"]) <= {"↑", "↓"}
+            known = dict(zip(lines[bound["meta"]]["x"], lines[bound["meta"]]["y"], strict=True))
+            assert {known[x] for x in bound["x"]} == {None}
 
 
 def test_encoders_from_elsewhere_have_an_answer(tmp_path):

@@ -6,7 +6,7 @@ page's script puts in the values. Every line has a marker and a name of its own 
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,8 @@ def panels(points: pd.DataFrame, styles: Mapping[str, Look], x: Figure, y: Figur
 
     Args:
         points: columns panel, line, x, y, hover; low and high (ends of an interval) and `bound` (`>` or `<`: an open
-            marker with an arrow) may be missing. A line has a gap where `y` is missing. Points with intervals stand a
-            little aside of each other.
+            marker with an arrow) may be missing. A line has a gap where `y` is missing or a bound. Points with
+            intervals stand a little aside of each other.
         x, y: the axes, as plotly.js knows them.
     """
     points = points[points.groupby(["panel", "line"])["y"].transform("count") > 0]
@@ -91,7 +91,7 @@ def panels(points: pd.DataFrame, styles: Mapping[str, Look], x: Figure, y: Figur
     made = []
     for title, rows in points.assign(x=points["x"] * points["line"].map(aside).fillna(1)).groupby("panel", sort=False):
         lines = [(name, look, rows[rows["line"] == name].sort_values("x")) for name, look in styles.items()]
-        data = [_trace(name, look, line) for name, look, line in lines if len(line)]
+        data = [trace for name, look, line in lines if len(line) for trace in _traces(name, look, line)]
         made.append({"title": title, "data": data, "layout": {"xaxis": x, "yaxis": y}})
     return made
 
@@ -105,6 +105,20 @@ def ranged(axis: Figure, points: pd.DataFrame) -> Figure:
     return {**axis, "range": column([values.min() - margin, values.max() + margin])}
 
 
+def _traces(name: str, look: Look, line: pd.DataFrame) -> list[dict[str, Any]]:
+    """The points of a line, joined, and apart from them those that are bounds."""
+    bound = line["bound"].fillna("") if "bound" in line else pd.Series("", line.index)
+    exact, bounds = line.assign(y=line["y"].where(bound == "")), line[bound != ""]
+    made = [_trace(name, look, exact)] if exact["y"].notna().any() else []
+    if len(bounds):
+        trace = _trace(name, replace(look, dash=""), bounds)
+        trace["marker"]["symbol"] += "-open"
+        trace |= {"mode": "markers+text", "text": ["↑" if sign == ">" else "↓" for sign in bounds["bound"]]}
+        places = ["top center" if sign == ">" else "bottom center" for sign in bounds["bound"]]
+        made.append(trace | {"textposition": places, "textfont": {"color": look.color}})
+    return made
+
+
 def _trace(name: str, look: Look, line: pd.DataFrame) -> dict[str, Any]:
     mode = "+".join(["markers"] * bool(look.symbol) + ["lines"] * bool(look.dash))
     trace: dict[str, Any] = {
@@ -116,17 +130,11 @@ def _trace(name: str, look: Look, line: pd.DataFrame) -> dict[str, Any]:
     }
     trace |= {"hovertext": list(line["hover"]), "hoverinfo": "text"}
     trace |= {"line": {"color": look.color, "dash": look.dash or "solid", "width": 2 if look.symbol else 1.5}}
-    bounds = line["bound"].fillna("") if "bound" in line else pd.Series("", line.index)
-    marks = [look.symbol + "-open" * bool(bound) for bound in bounds]
     trace["marker"] = {
         "color": look.color,
         "size": SIZES.get(look.symbol, 8),
-        "symbol": marks if any(bounds) else look.symbol or "circle",
+        "symbol": look.symbol or "circle",
     }
-    if any(bounds):
-        arrows = [{">": "↑", "<": "↓"}.get(bound, "") for bound in bounds]
-        place = ["top center" if bound == ">" else "bottom center" for bound in bounds]
-        trace |= {"mode": f"{mode}+text", "text": arrows, "textposition": place, "textfont": {"color": look.color}}
     if "low" in line and line["low"].notna().any():
         up, down = (
             end.replace(np.inf, np.nan).clip(lower=0) for end in (line["high"] - line["y"], line["y"] - line["low"])
