@@ -131,6 +131,14 @@ def test_a_job_that_was_killed_is_told_from_one_that_saved_its_state(study, run)
     ]
 
 
+def test_a_job_that_ctrl_c_ends_before_its_first_word_has_not_failed(study, run):
+    job = jobs(study, "finetune")[0]
+    run.start(job)
+    run.view.interrupted = True
+    run.fail(job)
+    assert run.shown[1:] == [f"stopped: {job.name}: it had just been started"]
+
+
 def test_of_a_submission_only_the_jobs_that_failed_are_shown(study, run):
     good, bad = jobs(study, "finetune")[:2]
     for job in (good, bad):

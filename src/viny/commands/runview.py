@@ -6,6 +6,7 @@ is running is drawn below the lines that stay; elsewhere a line now and then tel
 
 import logging
 import re
+import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -57,6 +58,15 @@ def attach(workflow: Any, study: Study, pending: Collection[Job]) -> "RunView | 
     view = RunView(study, pending, theirs[0], settings.dryrun, workflow.local_exec)
     logger.removeHandler(theirs[0])
     logger.addHandler(view)
+    handler: Any = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: Any) -> None:
+        view.interrupted = True
+        handler(number, frame)
+
+    if callable(handler):
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, interrupt)
     return view
 
 
@@ -75,7 +85,12 @@ class RunView(logging.Handler):
     Args:
         pending: the jobs that have to run. plain: Snakemake's handler, for what is not about a job.
         dryrun: whether nothing will be run. local: whether jobs run on this machine.
+
+    Attributes:
+        interrupted: the user has pressed Ctrl-C, so a job that ends without a word was stopped and did not fail.
     """
+
+    interrupted = False
 
     def __init__(self, study: Study, pending: Collection[Job], plain: Any, dryrun: bool = False, local: bool = True):
         super().__init__()
@@ -167,9 +182,10 @@ class RunView(logging.Handler):
         """A job that failed, the end of its log, and where that is."""
         started = self._started.pop(record.jobid, None) or _Started(record.rule_name, Path(next(iter(record.log), "")))
         log = JobLog.read(started.log)
-        if log.last and not log.error:
+        if not log.error and (log.last or self.interrupted):
             if not record.indent:  # of a submission all jobs are said to have failed
-                self._say(f"stopped: {started.name}: {log.last.removeprefix(f'{started.name}: ')}", style="yellow")
+                last = log.last.removeprefix(f"{started.name}: ") or "it had just been started"
+                self._say(f"stopped: {started.name}: {last}", style="yellow")
             return
         self._failed.add(started.name)
         self._say(f"failed: {started.name}", style="bold red")
