@@ -9,6 +9,7 @@ bootstrap over the cells' means (Student's t with moderated errors, what cells o
 fixed); a draw beyond the curve counts as infinity or zero, so an end of an interval may be `inf` or 0.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -42,14 +43,9 @@ def effective_data(
         sure = np.isfinite(curves).all(axis=1)  # rows without errors say nothing
         fine, values = interpolate(n, curves[sure])
     rows = []
-    for cell in [
-        (size, task, d)
-        for size in sizes
-        if size > 0
-        for task in tasks
-        for d in labels
-        if (size, task, d) in measured.rows
-    ]:
+    for cell in itertools.product([size for size in sizes if size > 0], tasks, labels):
+        if cell not in measured.rows:
+            continue  # not declared
         row = dict(zip(KEYS, cell, strict=True)) | {"bound": ""}
         if curves is not None and measured.has(cell):
             scores = measured.draw([cell], draws, random)[:, 0]
