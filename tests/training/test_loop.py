@@ -21,6 +21,7 @@ class Regression:
 
     def __init__(self, images=20, on_step=None):
         self.images, self.on_step, self.steps = images, on_step, 0
+        self.had, self.asked = [], []
         self.model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
         for parameter in self.model.parameters():
             nn.init.normal_(parameter, std=0.5, generator=torch_stream(0, "init", parameter.numel()))
@@ -33,10 +34,11 @@ class Regression:
         }
 
     def read(self, rows):
+        self.had.append(rows.tolist())
         return {"x": self.x[rows]}
 
     def prefetch(self, rows):
-        pass
+        self.asked.append(rows.tolist())
 
     def loss(self, batch):
         x = batch["x"]
@@ -126,3 +128,11 @@ def test_bf16_trains_with_float32_parameters(tmp_path):
         position = train(task, SCHEDULE, Execution(CPU, "bf16"), state, "toy")
     assert position.history[-1]["loss"] < position.history[0]["loss"]
     assert all(p.dtype == torch.float32 for p in task.model.parameters())
+
+
+def test_what_a_step_reads_was_asked_for_by_the_step_before(tmp_path):
+    task = Regression()
+    run(tmp_path, task)
+    each = SCHEDULE.steps_per_epoch
+    for first in range(0, len(task.had), each):
+        assert task.asked[first : first + each] == [*task.had[first + 1 : first + each], []]
