@@ -2,7 +2,7 @@
 
     python -m benchmarks                        all but the demo
     python -m benchmarks step images            some of them
-    python -m benchmarks demo --against FOLDER  the demo study, here and in another checkout
+    python -m benchmarks demo --against FOLDER  the default study, here and in another checkout
     python -m benchmarks --quick                tiny sizes: shows that everything runs, the numbers mean nothing
     python -m benchmarks.gpu                    every stage on a GPU
 

@@ -1,4 +1,4 @@
-"""The demo study from generated images to the page of results, here and in another checkout (`--against FOLDER`).
+"""The default study from generated images to the page of results, here and in another checkout (`--against FOLDER`).
 
 Beside them what bounds any such run: its matrix products, at the rate of large ones on all cores.
 """
@@ -39,7 +39,7 @@ def run(options: Options) -> Iterator[Group]:
         "viny": partial(_seconds, ROOT, options.quick, spent),
         "matrix products alone, fp32": products,
     }
-    group = compare("demo study", "s", variants, options, warm=False)
+    group = compare("default study", "s", variants, options, warm=False)
     shares = ", ".join(f"{what} {spent[what]:.0f} s" for what in ("train", "evaluate", "startup"))
     yield replace(group, note=f"{cores()} cores; all jobs of viny's last run together: {shares}")
 

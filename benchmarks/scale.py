@@ -58,10 +58,7 @@ def waiting(folder: Path, options: Options) -> Group:
             time.sleep(0 if options.quick else STEP)
         return median(waited)
 
-    variants = {
-        "read by the step that needs them": lambda: seconds(False),
-        "asked for a step ahead": lambda: seconds(True),
-    }
+    variants = {"read by the step that needs them": seconds, "asked for a step ahead": lambda: seconds(ahead=True)}
     note = f"{BATCH} rows of {PIXELS} x {PIXELS} pixels, a step of {STEP} s"
     return compare("images that are not in memory", "s", variants, options, note, warm=False)
 

@@ -13,7 +13,7 @@ VINY = (f"model={Model().model_dump_json()}", "data.store_pixels=160")  # the pa
 
 
 def run(options: Options) -> Iterator[Group]:
-    """The demo's model, a few epochs."""
+    """The default study's model, a few epochs."""
     epochs = 1 if options.quick else 10
     with tempfile.TemporaryDirectory() as folder:
         cells = Cells(Path(folder), 32, f"finetune.epochs={epochs}", "finetune.test_images=100")
@@ -22,7 +22,7 @@ def run(options: Options) -> Iterator[Group]:
 
 
 class Cells:
-    """Fine-tuning runs of the demo study in a folder of their own, each by the command that Snakemake calls.
+    """Fine-tuning runs of the default study in a folder of their own, each by the command that Snakemake calls.
 
     Args:
         images: number of labeled images. settings: `KEY=VALUE`, laid over the demo's.

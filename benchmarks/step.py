@@ -1,4 +1,4 @@
-"""One training step on one thread, of ViNy and of the demo's model: forward, backward and update.
+"""One training step on one thread, of ViNy and of the default study's model: forward, backward and update.
 
 Peers: the same computation written plainly (`docs/viny_in_one_file.py`), and what bounds every step, its products at
 the rate of large ones. If they are installed, ViTForMaskedImageModeling of transformers (it has a class token) and
@@ -46,7 +46,7 @@ def run(options: Options) -> Iterator[Group]:
     """Pre-training and fine-tuning; bf16 only where its products are faster."""
     torch.set_num_threads(1)
     device, seconds = options.device, 0.0 if options.quick else 1.0
-    configs = {"ViNy": load(), "demo model": load(ROOT / "config.yaml")}
+    configs = {"ViNy": load(), "default study's model": load(ROOT / "config.yaml")}
     if options.quick:
         configs = {"tiny model": load({"model": TINY, "pretrain": {"batch_size": 4}})}
     rates = {precision: product_rate(precision, options) for precision in _DTYPES}
