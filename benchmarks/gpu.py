@@ -2,9 +2,11 @@
 
 Measures images per second of each stage in viny's own loop (kernel by kernel and captured; fp32 and bf16) beside the
 same computation written plainly and the rate of matrix products alone, how often the host waits for the device, and
-cells per hour with several jobs at once; extrapolates to the paper's grid. Needs no data.
+extrapolates to the paper's grid; then several trainings at once, and cells per hour with several jobs at once. Needs no
+data.
 
     python -m benchmarks.gpu --json gpu.json
+    python -m benchmarks.gpu together cells             some of the parts
     python -m benchmarks.gpu --compile                  compiled steps as well; compiling takes minutes
     python -m benchmarks.gpu --device cpu --quick       tiny sizes: shows that it runs
 """
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import together
 from benchmarks.measure import Group, Options, compare, report
 from benchmarks.planning import PAPER
 from benchmarks.startup import VINY, Cells
@@ -49,20 +52,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__, formatter_class=layout)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"which: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where (default: cuda)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="measurements of each variant (default: 3)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and one round")
     parser.add_argument("--compile", action="store_true", help="measure compiled steps as well, which takes minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all measurements")
     args = parser.parse_args(argv)
+    unknown = [part for part in args.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}")
     device = select_device(Compute(device=args.device))
     options = Options(1 if args.quick else max(1, args.rounds), args.quick, device, compiled=args.compile)
-    report(run(options), options, args.json)
+    report((group for part in args.parts or PARTS for group in PARTS[part](options)), options, args.json)
     return 0
 
 
-def run(options: Options) -> Iterator[Group]:
-    """All stages, the paper's grid, then whole cells."""
+def all_stages(options: Options) -> Iterator[Group]:
+    """All stages, then the paper's grid."""
     small = {"model": TINY, "pretrain": {"batch_size": 8}, "data": {"store_pixels": 40}} if options.quick else {}
     jobs = {job.kind: job for job in Study(load(PAPER, small)).jobs.values()}
     stages = {}
@@ -70,7 +77,6 @@ def run(options: Options) -> Iterator[Group]:
         stages[kind] = stage(job, options)
         yield stages[kind]
     yield paper(stages)
-    yield cells(options)
 
 
 def stage(job: Job, options: Options) -> Group:
@@ -149,7 +155,7 @@ def paper(stages: dict[str, Group]) -> Group:
     return Group("paper's grid, training one after another", "h", hours, f"{shown.total() / 1e6:.0f} million images")
 
 
-def cells(options: Options) -> Group:
+def cells(options: Options) -> Iterator[Group]:
     """Cells per hour by the number of jobs that share the device: the paper's smallest, 250 labels for 100 epochs."""
     labels, epochs, tested = (16, 1, 20) if options.quick else (250, 100, 1000)
     settings = [f"finetune.{key}" for key in (f"epochs={epochs}", f"test_images={tested}", "batch_size=64")]
@@ -159,7 +165,7 @@ def cells(options: Options) -> Group:
         runs = Cells(Path(folder), labels, *settings)
         counts = AT_ONCE[:2] if options.quick else AT_ONCE
         variants = {f"{n} at once": lambda n=n: 3600 * n / runs.seconds(n) for n in counts}
-        return compare("cells of 250 labels", "cells/h", variants, options)
+        yield compare("cells of 250 labels", "cells/h", variants, options)
 
 
 def _first_batch(task: ImageTask, size: int) -> dict[str, torch.Tensor]:
@@ -168,6 +174,12 @@ def _first_batch(task: ImageTask, size: int) -> dict[str, torch.Tensor]:
     rows = drawn.pop("row")
     return {name: values.to(task.device) for name, values in drawn.items()} | task.read(rows)
 
+
+PARTS: dict[str, Callable[[Options], Iterator[Group]]] = {
+    "stages": all_stages,
+    "together": together.run,
+    "cells": cells,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -143,11 +143,11 @@ def rate(call: Callable[[], Any], amount: float, seconds: float, device: torch.d
     """How much of something is done in a second by a call that does `amount`, over calls that fill the time."""
     calls = 1
     while True:
-        _wait(device)
+        wait(device)
         clock = time.perf_counter()
         for _ in range(calls):
             call()
-        _wait(device)
+        wait(device)
         took = time.perf_counter() - clock
         if took >= seconds:
             return calls * amount / took
@@ -194,7 +194,8 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, together
 from benchmarks.__main__ import NAMES, main
 from benchmarks.measure import ROOT, Group, Options, compare
 from benchmarks.planning import GRIDS, grid
@@ -129,12 +129,25 @@ def test_the_gpu_script_runs_on_a_cpu(tmp_path, capsys, monkeypatch):
     assert gpu.main(["--device", "cpu", "--quick", "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())["benchmarks"]
     stages = {"pretrain", "intermediate cls_intel", "finetune"}
-    paper = set(found) - stages - {"cells of 250 labels"}
+    at_once = "pre-trainings at once, tiny model, fp32"
+    paper = set(found) - stages - {at_once, "cells of 250 labels"}
     assert len(paper) == 1
     for name in stages | paper:
         assert {"fp32", "bf16", "matrix products alone, fp32"} <= set(found[name]["variants"])
+    assert set(found[at_once]["variants"]) == {"one run", "3 processes", "3 runs on streams", "3 runs stacked"}
     assert set(found["cells of 250 labels"]["variants"]) == {"1 at once"}
     assert "| finetune | bf16 |" in capsys.readouterr().out
+
+
+def test_stacked_runs_are_the_runs_one_by_one():
+    runs = together.Runs(MODEL, "fp32", Options())
+    several = [runs.problem(seed) for seed in range(3)]
+    stacked = runs.stacked(several)
+    one_by_one = [runs.step(*each) for each in several]
+    for _ in range(3):
+        losses = [step().clone() for step in one_by_one]
+        assert len({loss.item() for loss in losses}) == 3
+        torch.testing.assert_close(stacked(), sum(losses))
 
 
 def test_the_papers_hours_follow_from_the_rates_of_its_stages():

@@ -60,8 +60,11 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     """`viny run`, as a fork of the server where that is possible; returns its exit code."""
-    decoding = "".join(argv[:1]).startswith("stores/")  # starts processes of its own
-    code = None if decoding else ask(argv)
+    code = None
+    if "".join(argv[:1]).startswith("stores/"):  # decoding starts processes of its own; meanwhile torch is loaded
+        _server()
+    else:
+        code = ask(argv)
     if code is None:
         from viny.run import main as run
 
@@ -71,27 +74,28 @@ def main(argv: Sequence[str]) -> int:
 
 def ask(argv: Sequence[str]) -> int | None:
     """Have the driver's server run a job and wait for it; its exit code, or None if the job did not start there."""
-    path = _address()
-    if path is None or path.with_suffix(".failed").exists():
+    path = _server()
+    if path is None:
         return None
     answer, code, signals = b"", b"", list[int]()
-    with contextlib.suppress(OSError):
-        if not path.exists():
-            _start(path)
-        with socket.socket(socket.AF_UNIX) as connection, os.fdopen(os.memfd_create("request"), "w+") as request:
-            asked = {"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ), "context": inherited()}
-            json.dump(asked, request)
-            request.seek(0)
-            connection.connect(str(path))
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX) as connection,
+        os.fdopen(os.memfd_create("request"), "w+") as request,
+    ):
+        asked = {"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ), "context": inherited()}
+        json.dump(asked, request)
+        request.seek(0)
+        connection.connect(str(path))
 
-            def pass_on(signum: int) -> None:
-                signals.append(signum)
-                connection.send(bytes([signum]))
+        def pass_on(signum: int) -> None:
+            signals.append(signum)
+            connection.send(bytes([signum]))
 
-            with stop_signals(pass_on):
-                socket.send_fds(connection, [_ASK], [0, 1, 2, request.fileno()])
-                answer = connection.recv(1)
-                code = connection.recv(1) if answer == _STARTED else b""
+        with stop_signals(pass_on):
+            socket.send_fds(connection, [_ASK], [0, 1, 2, request.fileno()])
+            answer = connection.recv(1)
+            code = connection.recv(1) if answer == _STARTED else b""
     if code:
         return code[0]
     if signals:
@@ -132,6 +136,17 @@ def serve(listening: socket.socket, path: Path, load: Callable[[], Command], idl
         connection.close()
     for suffix in (".sock", ".log", ".failed"):
         path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _server() -> Path | None:
+    """Socket of the driver's server, started if need be; None if there can be none."""
+    path = _address()
+    if path is None or path.with_suffix(".failed").exists():
+        return None
+    if not path.exists():
+        with contextlib.suppress(OSError):
+            _start(path)
+    return path
 
 
 def _address() -> Path | None:
@@ -231,7 +246,7 @@ def _code_dates() -> dict[Path, int]:
 def _load() -> Command:
     import torch._dynamo  # noqa: F401, every optimizer imports it
 
-    from viny import run, tasks
+    from viny import job, run, tasks  # noqa: F401, a run imports its job
     from viny.fingerprint import code_fingerprint
 
     for task in tasks.names():

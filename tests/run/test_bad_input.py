@@ -25,6 +25,7 @@ from test_kill import SAVING
 from tiny import Done, Jobs
 
 from viny import cli
+from viny import job as viny_job
 from viny import run as viny_run
 from viny.encoders import build, save_model
 from viny.grid import Job
@@ -117,7 +118,7 @@ def test_a_log_that_cannot_be_opened_is_named(place, below, capsys):
 
 def test_more_images_than_the_store_has_is_final(place, monkeypatch, capsys):
     monkeypatch.setitem(place.job.__dict__, "images", 55)
-    assert viny_run.command(lambda: viny_run.run_job(place.job, place.jobs.study().config.compute))() == 4
+    assert viny_run.command(lambda: viny_job.run_job(place.job, place.jobs.study().config.compute))() == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from viny import run as viny_run
+from viny import job as viny_job
 from viny.datasets import augment
 from viny.datasets.store import Store
 from viny.training.update import Execution
@@ -37,7 +37,7 @@ def test_captured_jobs_end_with_the_same_bits(kind, precision, jobs, monkeypatch
     how = {"precision": precision, "learning_rate": 2**-8, "gamma": 0.5, "compute": {"attention": "fused"}}
     plain, tape = jobs.run(kind, "plain", **how), Tape()
     monkeypatch.setattr(
-        viny_run.Execution, "from_settings", lambda device, precision, _: Execution(device, precision, capture=tape)
+        viny_job.Execution, "from_settings", lambda device, precision, _: Execution(device, precision, capture=tape)
     )
     captured = jobs.run(kind, "captured", **how)
     assert tape.replayed > 0
@@ -67,7 +67,7 @@ def move_to_gpu(module: torch.nn.Module) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_on_a_gpu_never_waits(kind, jobs):
     job = jobs.job(kind)
-    task = viny_run._make_task(job, Store.open(job.store.folder), 16, 1, torch.device("cpu"), "fused")
+    task = viny_job._make_task(job, Store.open(job.store.folder), 16, 1, torch.device("cpu"), "fused")
     batch = {name: values[:8] for name, values in task.sample_epoch(0).items()}
     batch |= task.read(batch.pop("row"))
     with FakeTensorMode():

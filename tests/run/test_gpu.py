@@ -11,7 +11,7 @@ import torch
 from processes import at_step
 from tiny import KINDS, Done, Jobs
 
-from viny.run import run_job
+from viny.job import run_job
 from viny.training import loop
 from viny.training.loop import Interrupted
 
@@ -62,3 +62,16 @@ def test_a_gpu_computes_what_a_cpu_does(kind, jobs):
     cpu = run(jobs, kind, "cpu", "fp32", device="cpu", matmul_precision="highest", attention="explicit")
     losses = [[row["loss"] for row in done.history] for done in (cpu, gpu)]
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+
+
+def test_geometry_on_a_gpu_is_that_of_a_cpu(jobs):
+    found = []
+    for device in ("cpu", "cuda"):
+        how = {"device": device, "matmul_precision": "highest", "attention": "explicit"}
+        job = jobs.job("geometry", device)
+        run_job(job.upstream, jobs.study(device, compute={"device": "cpu"}).config.compute)
+        run_job(job, jobs.study(device, compute=how).config.compute)
+        assert Done(job).document["provenance"]["device"] == device
+        found.append({name: value for name, value in Done(job).metrics.items() if isinstance(value, float)})
+    assert found[0]
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=0.02)  # a probe's accuracy moves by whole patches

@@ -8,10 +8,11 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import KINDS, MODEL, SHORT
 
+from viny import job as viny_job
 from viny import run as viny_run
 from viny.files import file_sha256
+from viny.job import run_job
 from viny.result import read_history, read_result
-from viny.run import run_job
 
 STILL = {"learning_rate": 1e-30, "weight_decay": 0.0, "steps": 1, "milestones": []}  # trained, but nothing moves
 IMAGES = {"pretrain": 24, "cls_intel": 30, "cls_pets": 54, "spatial_pets": 54, "finetune": 24}
@@ -148,7 +149,7 @@ def test_files_are_for_those_whom_the_umask_lets_read(jobs, kind):
 
 
 def forbid_training(monkeypatch):
-    monkeypatch.setattr(viny_run, "train", None)
+    monkeypatch.setattr(viny_job, "train", None)
 
 
 def test_finished_results_are_recognized_without_their_state(jobs, monkeypatch, caplog):
@@ -171,7 +172,7 @@ def test_results_of_another_run_are_not_taken_for_this_one(jobs, changed, monkey
     for state in done.job.state.iterdir():
         state.rename(jobs.folder / state.name)
     trained = []
-    monkeypatch.setattr(viny_run, "train", lambda *args, **kw: (trained.append(1), train(*args, **kw))[1])
+    monkeypatch.setattr(viny_job, "train", lambda *args, **kw: (trained.append(1), train(*args, **kw))[1])
     job, compute = done.job, jobs.study().config.compute
     if changed == "a bit":
         content = bytearray(job.checkpoint.read_bytes())
@@ -187,7 +188,7 @@ def test_results_of_another_run_are_not_taken_for_this_one(jobs, changed, monkey
     assert bool(trained) == (changed != "nothing but threads")
 
 
-train = viny_run.train
+train = viny_job.train
 
 
 def once_more(content: bytes) -> bytes:
@@ -210,13 +211,12 @@ def test_metrics_are_json_without_nan(once):
 
 
 def test_a_run_whose_loss_is_not_finite_is_not_trained_again(jobs, monkeypatch):
-    from viny import run
     from viny.errors import FinalError
 
     job = jobs.job("finetune", learning_rate=10.0, weight_decay=1e30)
     compute = jobs.study().config.compute
     with pytest.raises(FinalError, match="the loss is"):
-        run.run_job(job, compute)
-    monkeypatch.setattr(run, "train", lambda *_: pytest.fail("it was trained again"))
+        viny_job.run_job(job, compute)
+    monkeypatch.setattr(viny_job, "train", lambda *_: pytest.fail("it was trained again"))
     with pytest.raises(FinalError, match="it failed so before"):
-        run.run_job(job, compute)
+        viny_job.run_job(job, compute)

@@ -15,6 +15,7 @@ import pytest
 from processes import at_step, die, run, start, wait
 from tiny import Done, Jobs
 
+from viny import job as viny_job
 from viny import run as viny_run
 from viny.datasets.store import Store
 from viny.files import file_sha256
@@ -236,7 +237,7 @@ def test_a_damaged_state_falls_back_to_the_one_before_with_a_warning(jobs, damag
 
 
 def forbid_training():
-    viny_run.train = None
+    viny_job.train = None
 
 
 def test_a_run_finished_before_the_kill_is_not_trained_again(jobs, capfd):

@@ -10,7 +10,7 @@ from tiny import TASKS, Jobs
 from viny import cli
 from viny.analysis.analyze import analyze
 from viny.analysis.observed import from_study
-from viny.run import run_job
+from viny.job import run_job
 
 KINDS = ("pretrain", TASKS[0], "finetune")
 

@@ -325,6 +325,19 @@ def is_server(pid, path):
     return False
 
 
+def test_images_are_decoded_without_torch_while_the_server_loads_it(home, jobs, tmp_path):
+    store = f"stores/{jobs.job('finetune').store.place}"
+    argv = [*jobs.command(store), "--config", f"stores={tmp_path / 'stores'}", "--workers", "1"]
+    decode = (
+        "import os, sys; from viny import preload; os.environ[preload.DRIVER] = preload.driver_id();"
+        "code = preload.main(sys.argv[1:]); loaded = [name for name in sys.modules if name == 'torch'];"
+        "print(code, loaded, preload._address().exists())"
+    )
+    said = subprocess.run([sys.executable, "-c", decode, *argv], cwd=tmp_path, capture_output=True, text=True)
+    assert said.stdout == "0 [] True\n", said.stderr
+    assert list(tmp_path.glob(f"{store}/*"))
+
+
 def test_kills_of_command_job_and_server_at_random_instants(jobs, home, monkeypatch):
     """A real stage; the server is a copy of this process, which has everything loaded."""
     monkeypatch.setattr(preload, "_code_dates", dict)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from viny.config import load
 from viny.config.load import overlay
 from viny.grid import Job, Study
-from viny.run import run_job
+from viny.job import run_job
 
 MODEL = {"image_size": 16, "patch_size": 4, "width": 16, "depth": 1, "heads": 1, "head_width": 16, "mlp_width": 32}
 SHORT = {"epochs": 3, "batch_size": 8, "milestones": [2], "learning_rate": 3e-3}
