@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fabricate import fill, jobs, make_study, write_log, write_result, write_store
+from fabricate import DEVICE, fill, jobs, make_study, write_log, write_result, write_store
 from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 from test_status import begin
 
+from viny.commands import estimates
 from viny.commands.runview import RunView, attach
 from viny.logs import duration
 
@@ -176,6 +177,19 @@ def test_the_time_left_is_of_the_whole_study(study):
     before, after = run.shown
     assert before.endswith(f"more than {duration(sum(seconds.values()))} left")
     assert after.endswith(f"more than {duration(later)} left")
+
+
+def test_the_time_left_is_that_of_as_many_jobs_at_once_as_have_run(study, monkeypatch):
+    monkeypatch.setattr(estimates, "this_device", lambda compute: (DEVICE, 2))
+    for store in study.stores:
+        write_store(store)
+    run, (first, second, *others) = Run(study), jobs(study, "finetune")
+    run.start(first)
+    run.start(second)
+    write_result(first)
+    run.finish(first)
+    seconds = sum(2.5 + job.settings.samples_seen(job.images) / 100 for job in (second, *others))
+    assert run.shown[0].endswith(f"more than {duration(seconds / 2)} left")
 
 
 def test_runs_that_snakemake_is_not_asked_for_take_no_time(study):

@@ -157,6 +157,8 @@ class RunView(logging.Handler):
         name = place.get("run") or (f"stores/{place['store']}" if "store" in place else record.rule_name)
         if not self._dryrun and record.rule_name not in _SILENT:
             self._started[record.jobid] = _Started(name, Path(next(iter(record.log), "")))
+            if self._local:  # where jobs are submitted, those that work tell
+                self._at_once = max(self._at_once, len(self._started))
 
     def _job_finished(self, record: Any) -> None:
         """A line for what has finished, and warnings that are new."""
