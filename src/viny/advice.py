@@ -25,7 +25,7 @@ def _on_a_cpu(config: Config, cpuinfo: Path) -> Iterator[str]:
             "slower than fp32"
         )
     if config.compute.compile:
-        yield "compute.compile: compiling takes a minute a job and did not pay on any processor that was measured"
+        yield "compute.compile: compiling takes half a minute and did not pay on any processor that was measured"
     if config.compute.threads > 1:
         yield (
             f"compute.threads: {config.compute.threads}: as many jobs of one thread each get through a grid faster, "
