@@ -3,7 +3,7 @@
 Peers: the same computation written plainly (`docs/viny_in_one_file.py`), and what bounds every step, its products at
 the rate of large ones. If they are installed, ViTForMaskedImageModeling of transformers (it has a class token) and
 SimMIM of stable-pretraining on a ViT of timm (which draws its masks itself), of the same sizes, but without norms
-around the patch embedding. All get the same images.
+around the patch embedding. All get the same images, and all keep freed memory, as viny's jobs do.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import ROOT, Group, Options, Variants, compare, rate, script
 from viny.config import load
-from viny.config.sections import Model
+from viny.config.sections import Compute, Model
 from viny.encoders import build
 from viny.encoders.heads import Segmenter
 from viny.tasks.metrics import cross_entropy
 from viny.tasks.simmim import SimMIM
-from viny.training.device import set_matmul_precision
+from viny.training.device import select_device, set_matmul_precision
 from viny.training.schedule import Schedule
 from viny.training.update import Execution, Update
 
@@ -44,8 +44,7 @@ class Computation:
 
 def run(options: Options) -> Iterator[Group]:
     """Pre-training and fine-tuning; bf16 only where its products are faster."""
-    torch.set_num_threads(1)
-    device, seconds = options.device, 0.0 if options.quick else 1.0
+    device, seconds = select_device(Compute(device="cpu")), 0.0 if options.quick else 1.0
     configs = {"ViNy": load(), "default study's model": load(ROOT / "config.yaml")}
     if options.quick:
         configs = {"tiny model": load({"model": TINY, "pretrain": {"batch_size": 4}})}
