@@ -33,6 +33,7 @@ RUNS, MANY = 3, 8
 SMALL = "workflow/studies/photographs.yaml"
 _BEFORE = 5  # updates until everything is captured
 _UNSEEN = 10  # updates between two looks at the clock
+_PATIENCE = 120.0  # seconds that runs wait for one that fails
 
 Step = Callable[[], Any]
 
@@ -47,10 +48,10 @@ def run(options: Options) -> Iterator[Group]:
         for name, model, precision in cases:
             runs = Runs(model, precision, options)
             variants = runs.variants() | {
-                f"{count} processes": partial(runs.in_processes, count, pool, manager.Barrier(count))
+                f"{count} processes": partial(runs.in_processes, count, pool, manager.Barrier(count, None, _PATIENCE))
                 for count in (RUNS, *(() if options.quick else (MANY,)))
             }
-            yield compare(f"pre-trainings at once, {name}, {precision}", "images/s", variants, options, warm=False)
+            yield compare(f"pre-trainings at once, {name}, {precision}", "images/s", variants, options)
 
 
 class Runs:

@@ -65,7 +65,7 @@ def test_auto_names_the_kernel_that_it_stands_for():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_serves_the_next_step():
-    """Fetching it from the system anew would take a page fault for every 4 KB."""
+    """Fetching it from the system again would take a page fault for every 4 KB."""
     script = (
         "import resource, torch; from viny.config.sections import Compute; from viny.training import device\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"

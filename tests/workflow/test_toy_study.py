@@ -350,7 +350,7 @@ def test_a_failed_job_is_explained_and_the_other_cells_finish(toy):
     assert "nowhere" in said
     [log] = re.findall("  log: (logs/stores/imagenet-.*)", said)
     assert (toy.work / log).exists()
-    assert "1 job failed, 1 of 3 runs done; once that is mended, the same command carries on:\n" in said
+    assert "1 job failed, 1 of 3 runs done; once that is fixed, the same command carries on:\n" in said
     assert said.count(log) == 2  # where it fails, and at the end
     assert "CalledProcessError" not in said
     assert "Traceback" not in said

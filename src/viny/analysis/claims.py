@@ -108,7 +108,7 @@ class Asked:
             values = sorted({cell[key] for cell in verdict.cells if cell.get(key) is not None} - {""})
             shown = ", ".join(names.task(v) if isinstance(v, str) else f"{v:,}" for v in values if v != "none")
             parts += [what.format(shown)] if shown else []
-        parts += ["the one encoder of each size, not pre-training anew"] if self.shared else []
+        parts += ["the one encoder of each size, not repeated pre-training"] if self.shared else []
         return "; ".join(parts)
 
     def _judged(self, claim: Claim, expected: Expectation, measured: Measured, axes: Axes) -> Verdict:

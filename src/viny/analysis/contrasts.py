@@ -5,8 +5,8 @@ its cells share at least two seeds, and from the cells' means and errors otherwi
 `viny.analysis.noise`. Differences between two cells that start from the same encoder are best taken first, within each
 seed (`against`), since whatever that encoder does to both is gone then.
 
-Scope. The images of each size and the test images are the same for all seeds. Intervals speak of training anew on the
-same images, not of other images.
+Scope. The images of each size and the test images are the same for all seeds. Intervals speak of repeated training on
+the same images, not of other images.
 """
 
 from collections.abc import Mapping, Sequence

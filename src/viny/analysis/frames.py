@@ -95,7 +95,7 @@ class Tables:
 
     @property
     def shares_encoders(self) -> bool:
-        """Whether all seeds start from one encoder a size, so that nothing is known about pre-training anew."""
+        """Whether all seeds start from one encoder a size, so that nothing is known about repeated pre-training."""
         return bool(self.settings.get("share_encoder", False))
 
     @property

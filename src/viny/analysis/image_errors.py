@@ -1,6 +1,6 @@
 """What other test images would change: standard errors over images, and intervals over seeds and images together.
 
-A fine-tuning run keeps the confusion matrix of each test image (confusions.npz). The test images are drawn anew, with
+A fine-tuning run keeps the confusion matrix of each test image (confusions.npz). The test images are drawn again, with
 replacement, the same draw for all runs that share them, and every run is scored on each draw: a bootstrap that pairs
 runs image by image. It shows how a mean over seeds, or a difference of two, would move with other images.
 

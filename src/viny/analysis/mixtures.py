@@ -57,7 +57,7 @@ def refuse_other_encoders(results: Results) -> None:
             if now and then and now != then:
                 raise VinyError(
                     f"{job.folder} started from another encoder than the one in {job.upstream.folder}, which was "
-                    "trained anew since; delete the former and run snakemake again"
+                    "trained again since; delete the former and run snakemake again"
                 )
 
 

@@ -246,7 +246,7 @@ def _log_law(curve: Curve) -> dict[str, float]:
 
 
 def _band(curve: Curve, n: np.ndarray, exponents: np.ndarray, confidence: float) -> tuple[np.ndarray, ...]:
-    """Fitted values at `n` and their bootstrap quantiles; every draw is fitted anew, its exponent included."""
+    """Fitted values at `n` and their bootstrap quantiles; every draw is fitted again, its exponent included."""
     w = np.sqrt(curve.se**-2)
     shapes, dense = (_shape(v, exponents, _middle(curve)) for v in (curve.n, n))
     solves, predicts = [], []

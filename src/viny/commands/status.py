@@ -151,7 +151,7 @@ def say_end(study: Study) -> None:
     failed = [f"  {status.name} ({status.log})" for status in found.having("failed")]
     done = f"{found.counts['done']:,} of {plural(found.counts.total(), 'run')} done"
     if failed:
-        what = f"{plural(len(failed), 'job')} failed, {done}; once that is mended, the same command carries on:"
+        what = f"{plural(len(failed), 'job')} failed, {done}; once that is fixed, the same command carries on:"
         log.error("%s\n%s", what, shortened(failed))
     else:
         log.info("stopped with %s; the same command carries on", done)

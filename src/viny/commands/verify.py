@@ -179,7 +179,7 @@ def _show(study: Study, report: Report, complete: bool) -> None:
     if count:
         broken = ["\n  ".join([str(job.folder), *problems]) for job, problems in report.problems.items()]
         out.print(indented(shortened(broken, _LISTED), "red"))
-        out.print("Delete the folders of what is broken and run snakemake again; it makes them anew.")
+        out.print("Delete the folders of what is broken and run snakemake again; it makes new ones.")
     if complete and report.missing:
         out.print("missing:", style="bold")
         out.print(indented(shortened([str(job.folder) for job in report.missing], _LISTED)))

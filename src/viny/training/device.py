@@ -31,8 +31,8 @@ def select_device(compute: Compute) -> torch.device:
 def _keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next step, up to 2 GB, instead of giving it back to the system.
 
-    A step frees all its activations, and fetching them anew costs a page fault for every 4 KB. Where there is another C
-    library, nothing is changed.
+    A step frees all its activations, and fetching them again costs a page fault for every 4 KB. With another C library
+    nothing is changed.
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
