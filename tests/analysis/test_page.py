@@ -135,7 +135,7 @@ def test_the_answers_are_those_of_the_statistics(folder, page):
     text = " ".join(page.text.split())
     said = f"{row['effect']:+.1f} points of mIoU with 32 labels, 95% interval {row['low']:+.1f} to {row['high']:+.1f}"
     assert said.replace("-", "−") in text
-    assert "surely helps in 0 and surely hurts in 8 of them" in text
+    assert "confidence it helps in 0 and hurts in 8 of them" in text
     assert "viny analyze --configfile <mine>.yaml" in text
     assert "72 of 72 runs" in text
 
@@ -208,7 +208,7 @@ def test_encoders_from_elsewhere_have_an_answer(tmp_path):
     text, row = " ".join(page.text.split()), rows.iloc[0]
     said = f"+6.0 points of mIoU with 32 labels, 95% interval +{row['low']:.1f} to +{row['high']:.1f}"
     assert f"Encoder released buys {said}" in text
-    assert "32 labels with it do as well as more than 128 labels without it." in text
+    assert "32 labels with it do as well as more than 128 labels without it, 95% interval " in text
     assert "#pretraining" in {attrs["href"] for attrs in page.found["a"] if attrs.get("class") == "answer"}
     [panel] = page.charts["change_by_pretraining"]
     assert [trace["meta"] for trace in panel["data"]] == ["released"]

@@ -454,12 +454,14 @@ def test_a_bomb_in_a_zip_is_refused_unread(tmp_path, spec):
 
 
 def test_warnings_name_classes_without_training_images(tmp_path, spec, caplog):
+    caplog.set_level("INFO")
     six(tmp_path / "data")
     build(spec("own", tmp_path / "data" / "images", tests=1, masks="masks", classes=["a", "b", "c", "d"]), workers=1)
     write(tmp_path / "data" / "labels.csv", "file,label,split", "0,a,train", "1,b,test")
     build(spec("own", tmp_path / "data" / "images", labels="labels.csv"), workers=1)
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said == ["own: no training image shows the classes d", "own: no training image shows the classes b"]
+    assert ": done, 2 images in" in caplog.messages[-1]  # the last message is shown as what came of it
 
 
 def test_reading_is_no_place_for_surprises(tmp_path, spec):

@@ -69,7 +69,9 @@ def _pretraining(what: str, effects: pd.DataFrame, effective: pd.DataFrame, conf
     for row in worth[worth["equivalent"].notna()].sort_values("downstream").head(1).to_dict("records"):
         bound = {">": "more than ", "<": "fewer than "}.get(row["bound"], "")
         labels = f"{bound}{round(row['equivalent']):,} labels without it"
-        sentences.append(f"{row['downstream']:,} labels with it do as well as {labels}.")
+        low, high = row["equivalent_low"], row["equivalent_high"]
+        ends = "" if pd.isna(low) else f", {confidence:.0%} interval {_between(low, high)}"
+        sentences.append(f"{row['downstream']:,} labels with it do as well as {labels}{ends}.")
     return Answer(f"{what} buys", _signed(first["effect"]), unit, sentences, "pretraining")
 
 
@@ -101,7 +103,7 @@ def _tasks(effects: pd.DataFrame, confidence: float) -> list[Answer]:
         better, worse = int((here["low"] > 0).sum()), int((here["high"] < 0).sum())
         sentences = ["Against the same encoders without the task."]
         if here["low"].notna().any():
-            sentences.append(f"At {confidence:.0%} it surely helps in {better} and surely hurts in {worse} of them.")
+            sentences.append(f"With {confidence:.0%} confidence it helps in {better} and hurts in {worse} of them.")
         made.append(Answer(f"{names.task(task)} changes", value, unit, sentences, "task"))
     return made
 
@@ -114,7 +116,7 @@ def _goal(needed: pd.DataFrame, confidence: float) -> Answer:
         return Answer(about, "more", f"than {most}, with any encoder", [], "outlook")
     best, bare = reached.iloc[0], reached[reached["pretrain"] == 0]
     few = "fewer than " if best["bound"] else ""
-    ends = f", {confidence:.0%} interval {_between(best)}" if not few else ""
+    ends = f", {confidence:.0%} interval {_between(best['labels_low'], best['labels_high'])}" if not few else ""
     sentences = [
         f"From {_start(row)}: {'fewer than ' if row['bound'] else ''}{_round(row['labels'])}."
         for row in bare.head(1).to_dict("records")
@@ -170,9 +172,9 @@ def _round(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}"
 
 
-def _between(row: Any) -> str:
-    low = "any number" if row["labels_low"] == 0 else _round(row["labels_low"])
-    return f"{low} to " + ("beyond these data" if np.isinf(row["labels_high"]) else _round(row["labels_high"]))
+def _between(low: float, high: float) -> str:
+    """An interval of numbers of labels, whose ends may be beyond those of the study."""
+    return f"{_round(low) if low else 'any number'} to {'beyond these data' if np.isinf(high) else _round(high)}"
 
 
 def _signed(value: float) -> str:

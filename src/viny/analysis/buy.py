@@ -203,7 +203,7 @@ def _cheapest(found: pd.DataFrame, prices: Prices) -> str:
         return "say what things cost with `prices`"
     best = found.iloc[0]
     rivals = found.index[(found["bound"] != ">") & (found["cost_low"] <= best["cost_high"])][1:]
-    rival = f"; not surely below {joined([_encoder(found.loc[row]) for row in rivals])}" if len(rivals) else ""
+    rival = f"; not shown to be below {joined([_encoder(found.loc[row]) for row in rivals])}" if len(rivals) else ""
     time = "; without device time, which was not recorded" if prices.device_hour and np.isnan(best["hours"]) else ""
     return f"{_encoder(best)} with {_whole(best['labels'])} labels, {_span(best, 'cost')}{rival}{time}"
 

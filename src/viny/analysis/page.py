@@ -236,14 +236,14 @@ def _what_was_run(tables: Tables) -> list[str]:
     sizes, labels = (joined([f"{n:,}" for n in sorted(set(v))]) for v in (tables.grid["pretrain"], cells["downstream"]))
     starts = [f"{sizes} images{_of(images, 'pretrain')}"] if sizes else []
     starts += [f"the encoder {name}" for name in dict.fromkeys(tables.external["encoder"])]
-    tasks = [
-        f"{names.task(task)}{_of(images, f'intermediate {task}')}" for task in dict.fromkeys(cells["intermediate"])
-    ]
+    tasks = list(dict.fromkeys(cells["intermediate"]))
+    after = [f"{names.task(task)}{_of(images, f'intermediate {task}')}" for task in tasks if task != "none"]
+    between = ["without an intermediate task"] * ("none" in tasks) + [f"after {joined(after)}"] * bool(after)
     each = f"{seeds} seed{'s' * (seeds != 1)} each" if seeds else "means over 3 published runs"
     sentences = [
         f"{places:,} cell{'s' * (places != 1)}, {run:,} run{'s' * (run != 1)}.",
-        f"Segmentation by a Vision Transformer, pre-trained on {joined(starts)}, with intermediate task "
-        f"{joined(tasks)}, fine-tuned on {labels} labeled images{_of(images, 'finetune')}, {each}.",
+        f"Segmentation by a Vision Transformer, pre-trained on {joined(starts)}, "
+        f"{' or '.join(between)}, fine-tuned on {labels} labeled images{_of(images, 'finetune')}, {each}.",
     ]
     if tables.settings.get("miou") in MIOU:
         sentences.append(f"mIoU is taken from {MIOU[tables.settings['miou']]}.")

@@ -137,8 +137,8 @@ class _Build:
             raise VinyError(self._bad_images())
         self._require(tests, found, len(self.index) - found)
         self._describe(tests)
-        self.progress.finish(f"{len(self.bad):,} left out" if self.bad else "")
         self._report()
+        self.progress.finish(f"{len(self.bad):,} left out" if self.bad else "")
 
     def _tested(self) -> Matcher:
         """The test images that must not be trained on."""
