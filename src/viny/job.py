@@ -29,12 +29,10 @@ from viny.result import read_result, record, utc_now
 from viny.tasks.base import Context
 from viny.training.device import attention_kernel, device_name, float32_products, peak_memory_mb, select_device
 from viny.training.gpu_slots import one_gpu
-from viny.training.loop import Interrupted, Position, train
+from viny.training.loop import Position, train
 from viny.training.schedule import Schedule
 from viny.training.state import RunState
 from viny.training.update import Execution
-
-__all__ = ["Interrupted", "run_job"]
 
 
 def run_job(job: Job, compute: Compute, save_every: float = 60.0) -> None:

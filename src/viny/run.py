@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise FinalError(f"{args.name} is neither a job nor a store of the study {study.name}{hint}")
     if not job.store.manifest.exists():
         make_store(job.store, config.data.download, args.workers)
-    from viny.job import Interrupted, run_job  # with torch, which stores need not wait for
+    from viny.job import run_job  # with torch, which stores need not wait for
+    from viny.training.loop import Interrupted
 
     try:
         run_job(job, config.compute, args.save_every)
